@@ -1,0 +1,114 @@
+"""What the tables of a file must agree on: names, scales, weights and baselines."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from reward_service.config.schema import ModelConfig, ObjectiveConfig, ResponseBaseline, StoredBaseline, TermConfig
+from reward_service.problems import nearest
+from reward_service.rewards.aggregation import AGGREGATIONS, check_terms
+from reward_service.rewards.scales import check_clip
+from reward_service.rewards.transforms import TRANSFORMS, Needs
+
+Placed = Sequence[tuple[str, Any]]
+WAYS = "a table with `policy` (stored references), a table with `response` (a canned response) or a number"
+
+
+def cross_problems(
+    tables: Mapping[str, Any],
+    models: Sequence[tuple[str, ModelConfig]],
+    objectives: Sequence[tuple[str, ObjectiveConfig]],
+) -> list[str]:
+    """Every disagreement between tables; `models` and `objectives` are those that are valid by themselves."""
+    return [
+        *_repeated(models, "model"),
+        *_repeated(objectives, "objective"),
+        *_unknown_default(tables),
+        *(problem for path, objective in objectives for problem in _objective_problems(path, objective, tables)),
+    ]
+
+
+def _names(tables: Mapping[str, Any], section: str) -> list[str]:
+    """Every name that a section's tables give, also of those with other problems."""
+    values = tables.get(section)
+    return (
+        [str(v["name"]) for v in values if isinstance(v, Mapping) and "name" in v] if isinstance(values, list) else []
+    )
+
+
+def _repeated(parts: Placed, what: str) -> Iterator[str]:
+    counts = Counter(part.name for _, part in parts)
+    for path, part in parts:
+        if counts[part.name] > 1:
+            yield f"{path}.name: {part.name!r} names {counts[part.name]} {what}s; each {what} needs a name of its own"
+
+
+def _unknown_default(tables: Mapping[str, Any]) -> Iterator[str]:
+    server = tables.get("server")
+    default = server.get("default_objective") if isinstance(server, Mapping) else None
+    names = _names(tables, "objectives")
+    if isinstance(default, str) and default not in names:
+        yield f"server.default_objective: no objective {default!r}{nearest(default, names)}"
+
+
+def _objective_problems(path: str, objective: ObjectiveConfig, tables: Mapping[str, Any]) -> Iterator[str]:
+    placed = [(f"{path}.terms[{i}]", term) for i, term in enumerate(objective.terms)]
+    yield from _repeated_terms(placed)
+    for where, term in placed:
+        yield from _term_problems(where, term, _names(tables, "models"))
+    if objective.aggregate not in AGGREGATIONS:
+        yield f"{path}.aggregate: no aggregation {objective.aggregate!r}{nearest(objective.aggregate, AGGREGATIONS)}"
+    elif all(term.transform in TRANSFORMS for term in objective.terms):
+        scales = [TRANSFORMS[term.transform].scale for term in objective.terms]
+        weights = [term.weight for term in objective.terms]
+        for problem in check_terms(objective.aggregate, scales, weights, objective.k):
+            yield f"{path}: {problem}"
+
+
+def _repeated_terms(placed: Sequence[tuple[str, TermConfig]]) -> Iterator[str]:
+    counts = Counter(term.key for _, term in placed)
+    for where, term in placed:
+        if counts[term.key] > 1:
+            yield f"{where}.name: {counts[term.key]} terms are called {term.key!r}; give each a `name` of its own"
+
+
+def _term_problems(where: str, term: TermConfig, models: Iterable[str]) -> Iterator[str]:
+    names = list(models)
+    if term.model not in names:
+        yield f"{where}.model: no model {term.model!r}{nearest(term.model, names)}"
+    if term.transform not in TRANSFORMS:
+        yield f"{where}.transform: no transform {term.transform!r}{nearest(term.transform, TRANSFORMS)}"
+        return
+    yield from _baseline_problems(where, term)
+    if term.clip is not None:
+        try:
+            check_clip(TRANSFORMS[term.transform].scale, *term.clip)
+        except ValueError as error:
+            yield f"{where}.clip: {term.clip} is not valid: {error}"
+
+
+def _baseline_problems(where: str, term: TermConfig) -> Iterator[str]:
+    needs, baseline = TRANSFORMS[term.transform].needs, term.baseline
+    if needs is Needs.NOTHING and baseline is not None:
+        yield f"{where}.baseline: {term.transform} uses no baseline; remove it, or choose a centered transform"
+    if needs is Needs.BASELINE and baseline is None:
+        yield f"{where}.baseline: {term.transform} needs a baseline: {WAYS}"
+    if needs is Needs.REFERENCES:
+        yield from _rows_problems(where, term)
+
+
+def _rows_problems(where: str, term: TermConfig) -> Iterator[str]:
+    baseline = term.baseline
+    if not isinstance(baseline, StoredBaseline | ResponseBaseline):
+        yield f"{where}.baseline: {term.transform} compares with references: a table with `policy` or `response`"
+        return
+    if isinstance(baseline, ResponseBaseline) and term.transform == "standardize":
+        yield f"{where}.baseline: standardize needs at least 2 references and a canned response is one; use `policy`"
+    if isinstance(baseline, StoredBaseline):
+        if isinstance(baseline.on_missing, float):
+            yield (
+                f"{where}.baseline.on_missing: {baseline.on_missing} cannot stand for the references that "
+                f"{term.transform} needs; valid: 'error', 'global'"
+            )
+        for key in sorted({"quantile", "method"} & baseline.model_fields_set):
+            yield f"{where}.baseline.{key}: {term.transform} uses every reference, not a statistic; remove {key!r}"

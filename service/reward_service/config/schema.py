@@ -1,0 +1,205 @@
+"""The tables and keys of a configuration file, typed; the docstring of each field is its documentation."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag
+from pydantic import field_validator as validates
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Loopback = ("127.0.0.1", "::1", "localhost")
+StoreSchemes = ("memory", "sqlite")
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are refused, values are not coerced, nothing changes after the start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class ServerConfig(Section):
+    """Where the service listens."""
+
+    host: str = "127.0.0.1"
+    """Address to bind. Only loopback addresses: without API keys the service must not be open to the network."""
+    port: int = Field(8000, ge=0, le=65535)
+    """TCP port; 0 takes a free one and prints it."""
+    default_objective: str | None = None
+    """Objective of a request that names none. With a single objective that one is the default."""
+
+    @validates("host")
+    @classmethod
+    def _is_loopback(cls, host: str) -> str:
+        if host not in Loopback:
+            raise ValueError(
+                f"{host!r} is reachable from the network and the service has no API keys; valid: {', '.join(Loopback)}"
+            )
+        return host
+
+
+class StoreConfig(Section):
+    """Where baselines are kept."""
+
+    url: str = "sqlite:///.reward-service/store.db"
+    """`sqlite:///relative/path`, `sqlite:////absolute/path`, or `memory://` (lost at exit)."""
+
+    @validates("url")
+    @classmethod
+    def _has_known_scheme(cls, url: str) -> str:
+        scheme = urlsplit(url).scheme
+        if scheme not in StoreSchemes:
+            raise ValueError(f"{url!r} names no known store; valid: memory:// or sqlite:///path/to/file.db")
+        if scheme == "sqlite" and not sqlite_path(url):
+            raise ValueError(f"{url!r} names no file; valid: sqlite:///relative/path.db or sqlite:////absolute/path.db")
+        return url
+
+
+def sqlite_path(url: str) -> str:
+    """The file of a `sqlite:///relative` or `sqlite:////absolute` URL; empty when it names none."""
+    return url.removeprefix("sqlite://")[1:]
+
+
+class LimitsConfig(Section):
+    """What may enter."""
+
+    max_request_conversations: int = Field(4096, ge=1)
+    """Most conversations in one request; more are refused with 413."""
+    max_queued_tokens: int = Field(4_000_000, ge=1)
+    """Tokens that may wait per device; a request that finds no room gets 429 with Retry-After."""
+    request_timeout_s: FiniteFloat = Field(120.0, gt=0, strict=False)
+    """Longest time for one request, in seconds; a request may ask for less with `timeout_s`."""
+
+
+class ClassifierConfig(Section):
+    """A sequence-classification reward model: any `AutoModelForSequenceClassification` folder or hub id."""
+
+    name: Name
+    """Name of the model in requests, answers and metrics."""
+    kind: Literal["classifier"] = "classifier"
+    """The kind of model."""
+    source: str = Field(min_length=1)
+    """Folder or hub id."""
+    revision: str = "main"
+    """Hub revision; not used for a folder."""
+    engine: Literal["torch"] = "torch"
+    """What computes the scores."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """`auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Number type of the body; the head always runs in float32."""
+    max_tokens: int = Field(4096, ge=1)
+    """Most tokens of a rendered conversation."""
+    max_batch_tokens: int = Field(16_384, ge=1)
+    """Most tokens, padding included, that the device computes at once."""
+    on_too_long: Literal["error", "truncate_left"] = "error"
+    """What happens to a conversation with more than `max_tokens`: an error, or its oldest tokens are dropped."""
+    reasoning: Literal["keep", "strip"] = "keep"
+    """Whether the `<think>` part of the response is scored or taken out first."""
+    on_unfinished: Literal["score", "error"] | FiniteFloat = "score"
+    """A response with finish_reason `length`: score it without an end-of-turn, refuse it, or give it this raw score."""
+    temperature: FiniteFloat = Field(1.0, gt=0, strict=False)
+    """Divides raw, baseline and references; fitted on held-out preferences."""
+    trust_remote_code: bool = False
+    """Run Python code that the model folder brings. Only for sources you trust as you trust your own code."""
+
+    @validates("source")
+    @classmethod
+    def _is_there(cls, source: str) -> str:
+        if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
+            raise ValueError(f"no folder {source!r}; valid: an existing folder, or a hub id such as org/name")
+        return source
+
+
+ModelConfig = ClassifierConfig
+
+
+class StoredBaseline(Section):
+    """A statistic of the stored references of the prompt."""
+
+    policy: Name
+    """Policy whose responses the references are."""
+    quantile: FiniteFloat = Field(0.85, gt=0, lt=1)
+    """Which quantile of the references is the baseline."""
+    method: Literal["auto", "empirical", "normal", "mean"] = "auto"
+    """How the statistic is taken: `auto` is empirical from 20 references on and normal below."""
+    min_references: int = Field(8, ge=1)
+    """Fewer references than this count as missing."""
+    on_missing: Literal["error", "global"] | FiniteFloat = "error"
+    """Without references: an error for the conversation, the policy's global snapshot, or this raw score."""
+
+
+class ResponseBaseline(Section):
+    """The raw score of a canned response to the same prompt."""
+
+    response: str = Field(min_length=1)
+    """The canned response."""
+
+
+def _baseline_tag(value: object) -> str:
+    if isinstance(value, ResponseBaseline) or (isinstance(value, Mapping) and "response" in value):
+        return "response"
+    return "stored" if isinstance(value, StoredBaseline | Mapping) else "number"
+
+
+BaselineConfig = Annotated[
+    Annotated[StoredBaseline, Tag("stored")]
+    | Annotated[ResponseBaseline, Tag("response")]
+    | Annotated[FiniteFloat, Tag("number")],
+    Discriminator(_baseline_tag),
+]
+
+
+class TermConfig(Section):
+    """One model's part in an objective."""
+
+    model: str
+    """Name of a model of this file."""
+    name: Name | None = None
+    """Name of the term, unique in the objective; the model's name unless given."""
+    label: Annotated[int, Field(ge=0)] | str = 0
+    """Which output of the model, by index or by name."""
+    transform: str
+    """What turns the calibrated raw score into the term's number; see the table of transforms."""
+    negate: bool = False
+    """NOT: the negated number, or the probability of the opposite."""
+    clip: list[FiniteFloat] | None = Field(None, min_length=2, max_length=2)
+    """Lowest and highest number after the transform."""
+    weight: FiniteFloat = Field(1.0, ge=0)
+    """Weight in the aggregate; a term of weight 0 is watched, not trained on."""
+    baseline: BaselineConfig | None = None
+    """Reference reward: stored references of a policy, a canned response, or a number (a raw score)."""
+
+    @property
+    def key(self) -> str:
+        """The term's name in answers."""
+        return self.name or self.model
+
+
+class ObjectiveConfig(Section):
+    """A named recipe: terms and an aggregation."""
+
+    name: Name
+    """Name of the objective in requests and answers."""
+    aggregate: str
+    """How the terms become one reward; see the table of aggregations."""
+    k: int | None = Field(None, ge=1)
+    """For `k_of_n`: how many of the terms must hold."""
+    terms: list[TermConfig] = Field(min_length=1)
+    """The terms, in the order of the answers."""
+
+
+class Config(Section):
+    """The whole file."""
+
+    server: ServerConfig = ServerConfig()
+    """Where the service listens."""
+    store: StoreConfig = StoreConfig()
+    """Where baselines are kept."""
+    limits: LimitsConfig = LimitsConfig()
+    """What may enter."""
+    models: list[ModelConfig]
+    """The reward models to load; at least one."""
+    objectives: list[ObjectiveConfig] = []
+    """The objectives to offer."""
