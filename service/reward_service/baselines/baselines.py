@@ -1,0 +1,213 @@
+"""Baselines: reference rows per model, policy and prompt, global snapshots and canned responses, over one store."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import numpy as np
+
+from reward_service.baselines.cache import Cache
+from reward_service.baselines.entries import Entry, rows_by_prompt
+from reward_service.baselines.flights import SingleFlight
+from reward_service.baselines.keys import CannedKey, RowsKey, SnapshotKey, policy_key, rows_prefix
+from reward_service.baselines.reading import Lookup, Reader
+from reward_service.baselines.records import (
+    Mode,
+    PolicyState,
+    Snapshot,
+    decode_rows,
+    decode_state,
+    encode_outputs,
+    encode_state,
+)
+from reward_service.baselines.rows import Floats, Rows, frozen
+from reward_service.baselines.snapshots import Pool, from_document, to_document
+from reward_service.baselines.writing import Deletion, Put, PutResult, delete_records, set_frozen, set_snapshot
+from reward_service.errors import BaselineNotFound, NotFinite, ServiceError
+from reward_service.stores import Store, Values
+
+T = TypeVar("T")
+Compute = Callable[[list[CannedKey]], Coroutine[Any, Any, Sequence[Floats | ServiceError]]]
+
+CACHE_BYTES = 256 * 2**20
+PAGE = 1000
+DEFAULT_AT_LEAST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many rows each prompt (by its key) has."""
+
+    counts: Mapping[str, int]
+    at_least: int
+
+    @property
+    def missing(self) -> list[str]:
+        """The prompts with fewer than `at_least` rows."""
+        return [prompt for prompt, count in self.counts.items() if count < self.at_least]
+
+
+class Baselines:
+    """What the service knows of reference policies.
+
+    Every method raises StoreUnavailable when the store fails or a stored value is damaged, which is never "missing".
+    Writes are atomic with the policy's state: PolicyFrozen or PolicyRevisionConflict and nothing is changed.
+    """
+
+    def __init__(self, store: Store, *, cache_bytes: int = CACHE_BYTES) -> None:
+        self._store = store
+        self._reader = Reader(store, Cache(cache_bytes))
+        self._flights: SingleFlight[CannedKey, Floats] = SingleFlight()
+
+    async def look_up(
+        self,
+        rows: Collection[RowsKey] = (),
+        canned: Collection[CannedKey] = (),
+        policies: Collection[str] = (),
+        snapshots: Collection[SnapshotKey] = (),
+    ) -> Lookup:
+        """All that one request needs, in one store round trip; a second one only after another write to a policy."""
+        found, states = await self._reader.read(list(dict.fromkeys([*rows, *canned, *snapshots])), policies)
+        return Lookup(
+            rows={key: found[key] for key in rows if key in found},
+            canned={key: found[key] for key in canned if key in found},
+            policies=states,
+            snapshots={key: found[key] for key in snapshots if key in found},
+        )
+
+    async def canned(self, keys: Collection[CannedKey], compute: Compute) -> dict[CannedKey, Floats | ServiceError]:
+        """Outputs of canned responses that `look_up` did not find, scored once however many requests miss them.
+
+        `compute` scores a list of keys and answers each, in order, with its outputs (labels,) or an error; it may be
+        called for a part of `keys`, or not at all. Outputs are stored, errors are not. What it raises is raised here.
+        """
+        kept = self._reader.kept_canned(keys)
+        missing = [key for key in keys if key not in kept]
+        return {**kept, **await self._flights.run(missing, lambda wanted: self._score_canned(wanted, compute))}
+
+    async def put(
+        self,
+        *,
+        fingerprint: str,
+        policy: str,
+        policy_revision: str | None,
+        entries: Sequence[Entry],
+        labels: int,
+        mode: Mode = "replace",
+        idempotency_key: str | None = None,
+    ) -> PutResult:
+        """Write the rows of all entries, or none. The same idempotency key sent again changes nothing."""
+        draw_source = idempotency_key or uuid4().hex
+        by_prompt = await asyncio.to_thread(rows_by_prompt, entries, labels, draw_source)
+        rows = {RowsKey(fingerprint, policy, prompt): rows for prompt, rows in by_prompt.items()}
+        put = Put(policy, policy_revision, mode, idempotency_key, rows)
+        return await self._update(put.keys, put.apply)
+
+    async def delete(self, *, fingerprint: str, policy: str, prompt: str | None = None) -> Deletion:
+        """Delete the rows of one prompt, or all rows and the snapshot of the policy by the model.
+
+        All of a policy goes in steps of 1,000 prompts, each atomic. With the last record of a policy under any model
+        its name is free for another policy revision.
+        """
+        if prompt is not None:
+            return await self._delete(policy, [RowsKey(fingerprint, policy, prompt).store_key])
+        deleted, prefix = 0, rows_prefix(fingerprint, policy)
+        while page := await self._store.scan(prefix, limit=PAGE):
+            deleted += (await self._delete(policy, [key for key, _ in page])).deleted
+        rest = await self._delete(policy, [SnapshotKey(fingerprint, policy).store_key])
+        return Deletion(deleted, rest.state)
+
+    async def freeze(self, policy: str, is_frozen: bool) -> PolicyState:
+        """Freeze or unfreeze the baselines of a policy under every model; BaselineNotFound when it has none."""
+
+        def change(values: Values) -> tuple[Values, PolicyState]:
+            before = decode_state(policy_key(policy), values[0])
+            if not before.records:
+                raise BaselineNotFound(f"policy {policy!r} has no baselines")
+            state = set_frozen(before, is_frozen)
+            return [encode_state(state)], state
+
+        return await self._update([policy_key(policy)], change)
+
+    async def coverage(self, *, fingerprint: str, policy: str, prompts: Collection[str], at_least: int) -> Coverage:
+        """How many rows each of the prompts (by its key) has; 0 for one that has none."""
+        keys = [RowsKey(fingerprint, policy, prompt) for prompt in dict.fromkeys(prompts)]
+        counts: dict[str, int] = {}
+        for start in range(0, len(keys), PAGE):
+            page = keys[start : start + PAGE]
+            values = await self._store.get_many([key.store_key for key in page])
+            for key, data in zip(page, values, strict=True):
+                counts[key.prompt] = 0 if data is None else len(decode_rows(key.store_key, data).rows)
+        return Coverage(counts, at_least)
+
+    async def build_snapshot(self, *, fingerprint: str, policy: str, at_least: int = DEFAULT_AT_LEAST) -> Snapshot:
+        """Pool the rows of all prompts with at least `at_least` rows into the policy's global snapshot.
+
+        It stays as it is until it is built again; BaselineUnusable under 100 prompts.
+        """
+        before = (await self.look_up(policies=[policy])).policies[policy]
+        pool = Pool(at_least)
+        async for prompt, rows in self._prompts(rows_prefix(fingerprint, policy)):
+            pool.add(prompt, rows)
+        snapshot = await asyncio.to_thread(pool.snapshot)
+        return await self._set_snapshot(SnapshotKey(fingerprint, policy), snapshot, before.policy_revision)
+
+    async def load_snapshot(self, document: Mapping[str, Any], *, fingerprint: str, policy: str) -> Snapshot:
+        """Set the policy's global snapshot from a `snapshot_document`, under the policy revision that it names."""
+        key = SnapshotKey(fingerprint, policy)
+        return await self._set_snapshot(key, from_document(key, document), document.get("policy_revision"))
+
+    async def snapshot_document(self, *, fingerprint: str, policy: str) -> dict[str, Any]:
+        """The policy's global snapshot as plain JSON, for `load_snapshot`; BaselineNotFound when it has none."""
+        key = SnapshotKey(fingerprint, policy)
+        found = await self.look_up(snapshots=[key])
+        if key not in found.snapshots:
+            raise BaselineNotFound(f"policy {policy!r} has no global snapshot for this model; build one first")
+        return to_document(key, found.policies[policy].policy_revision, found.snapshots[key])
+
+    async def _score_canned(self, keys: list[CannedKey], compute: Compute) -> dict[CannedKey, Floats | ServiceError]:
+        answers = dict(zip(keys, map(checked_outputs, await compute(keys)), strict=True))
+        outputs = {key: answer for key, answer in answers.items() if not isinstance(answer, ServiceError)}
+        if outputs:
+            await self._store.put_many({key.store_key: encode_outputs(value) for key, value in outputs.items()})
+            self._reader.keep_canned(outputs)
+        return answers
+
+    async def _delete(self, policy: str, keys: Sequence[str]) -> Deletion:
+        change = partial(delete_records, policy)
+        return await self._update([policy_key(policy), *keys], change)
+
+    async def _set_snapshot(self, key: SnapshotKey, snapshot: Snapshot, policy_revision: str | None) -> Snapshot:
+        change = partial(set_snapshot, key, snapshot, policy_revision)
+        return await self._update([policy_key(key.policy), key.store_key], change)
+
+    async def _prompts(self, prefix: str) -> AsyncIterator[tuple[str, Rows]]:
+        after = ""
+        while page := await self._store.scan(prefix, after=after, limit=PAGE):
+            for key, data in page:
+                yield key.removeprefix(prefix), decode_rows(key, data).rows
+            after = page[-1][0]
+
+    async def _update(self, keys: Sequence[str], change: Callable[[Values], tuple[Values, T]]) -> T:
+        """Update `keys` atomically and return what `change` says beside the new values."""
+        results: list[T] = []
+
+        def apply(values: Values) -> Values:
+            after, result = change(values)
+            results.append(result)
+            return after
+
+        await self._store.update(keys, apply)
+        return results[-1]
+
+
+def checked_outputs(answer: Floats | ServiceError) -> Floats | ServiceError:
+    """The answer of an engine as read-only outputs; NotFinite when a number is none."""
+    if isinstance(answer, ServiceError):
+        return answer
+    if not np.isfinite(answer).all():
+        return NotFinite("the model gave NaN or an infinity for a canned response")
+    return frozen(np.array(answer, np.float64))

@@ -1,0 +1,171 @@
+"""What lies in the store, as dataclasses and as bytes. A damaged or unknown value is an error, never "missing"."""
+
+import hashlib
+import json
+import struct
+import zlib
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reward_service.baselines.rows import DRAW_BYTES, Draws, Floats, Rows, frozen, merge
+from reward_service.errors import StoreUnavailable
+
+Mode = Literal["replace", "merge"]
+
+FORMAT = 1
+HEADER = struct.Struct("<4sHI")  # kind, format version, CRC-32 of the body
+SHAPE = struct.Struct("<IHB")  # rows, labels, whether any row has a std
+RECORD = struct.Struct("<QH")  # revision, writes remembered
+SNAPSHOT = struct.Struct("<QI")  # revision, prompts
+
+REMEMBERED = 32
+"""How many idempotency keys a prompt remembers, to tell a late replay from a new write."""
+WRITE_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """What holds for all baselines of a policy.
+
+    `revision` grows with every write that changes anything of the policy, under any model; `records` counts the prompts
+    and snapshots stored for it, and while there are any, `policy_revision` is bound.
+    """
+
+    policy_revision: str | None = None
+    frozen: bool = False
+    revision: int = 0
+    records: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """The rows of a prompt, and the policy's `revision` at the write that last changed them."""
+
+    rows: Rows
+    revision: int
+    writes: tuple[bytes, ...] = ()
+    """Hashes of the latest writes that had an idempotency key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Rows pooled over `prompts` prompts, each with the same number of rows; built at the policy's `revision`."""
+
+    rows: Rows
+    prompts: int
+    revision: int
+
+
+def write_hash(idempotency_key: str, mode: Mode, draws: Draws) -> bytes:
+    """What names a write of one prompt: for a merge the draws too, since its parts may share one idempotency key."""
+    digest = hashlib.blake2b(f"{mode}:{idempotency_key}".encode("utf-8", "surrogatepass"), digest_size=WRITE_BYTES)
+    if mode == "merge":
+        digest.update(draws.tobytes())
+    return digest.digest()
+
+
+def written(stored: StoredRows | None, rows: Rows, mode: Mode, write: bytes | None, revision: int) -> StoredRows:
+    """What is stored after a write: of `revision` if the rows differ from what was stored, else of the old revision."""
+    if stored is None:
+        return StoredRows(rows, revision, () if write is None else (write,))
+    if write in stored.writes:
+        return stored
+    after = rows if mode == "replace" else merge(stored.rows, rows)
+    writes = stored.writes if write is None else (*stored.writes, write)[-REMEMBERED:]
+    return StoredRows(after, stored.revision if after == stored.rows else revision, writes)
+
+
+def encode_state(state: PolicyState) -> bytes:
+    """The bytes of a policy's state."""
+    return seal(b"RPOL", json.dumps(asdict(state)).encode())
+
+
+def decode_state(key: str, data: bytes | None) -> PolicyState:
+    """The state of a policy; of one never written to, the initial state."""
+    return PolicyState() if data is None else PolicyState(**json.loads(unseal(b"RPOL", key, data)))
+
+
+def encode_rows(stored: StoredRows) -> bytes:
+    """The bytes of a prompt's rows."""
+    head = RECORD.pack(stored.revision, len(stored.writes))
+    return seal(b"RROW", head + b"".join(stored.writes) + rows_bytes(stored.rows))
+
+
+def decode_rows(key: str, data: bytes) -> StoredRows:
+    """The rows of a prompt."""
+    body = unseal(b"RROW", key, data)
+    revision, count = RECORD.unpack_from(body)
+    start = RECORD.size
+    end = start + count * WRITE_BYTES
+    writes = tuple(body[at : at + WRITE_BYTES] for at in range(start, end, WRITE_BYTES))
+    return StoredRows(rows_from(body[end:]), revision, writes)
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """The bytes of a snapshot."""
+    return seal(b"RSNP", SNAPSHOT.pack(snapshot.revision, snapshot.prompts) + rows_bytes(snapshot.rows))
+
+
+def decode_snapshot(key: str, data: bytes) -> Snapshot:
+    """A snapshot."""
+    body = unseal(b"RSNP", key, data)
+    revision, prompts = SNAPSHOT.unpack_from(body)
+    return Snapshot(rows_from(body[SNAPSHOT.size :]), prompts, revision)
+
+
+def encode_outputs(outputs: Floats) -> bytes:
+    """The bytes of the outputs (labels,) of a canned response."""
+    return seal(b"RCAN", outputs.astype("<f8").tobytes())
+
+
+def decode_outputs(key: str, data: bytes) -> Floats:
+    """The outputs (labels,) of a canned response."""
+    return frozen(np.frombuffer(unseal(b"RCAN", key, data), "<f8").astype(np.float64))
+
+
+def rows_bytes(rows: Rows) -> bytes:
+    """The arrays one after the other; std only if there is any."""
+    has_std = not np.isnan(rows.std).all()
+    columns = [rows.draws, rows.outputs.astype("<f8")]
+    columns += [rows.std.astype("<f8")] if has_std else []
+    columns += [rows.tokens.astype("<i4"), rows.characters.astype("<i4")]
+    return SHAPE.pack(len(rows), rows.labels, has_std) + b"".join(column.tobytes() for column in columns)
+
+
+def rows_from(data: bytes) -> Rows:
+    """The rows that `rows_bytes` wrote."""
+    count, labels, has_std = SHAPE.unpack_from(data)
+    at = SHAPE.size
+
+    def take(dtype: str, width: int) -> NDArray[Any]:
+        nonlocal at
+        array = np.frombuffer(data, dtype, count * width, at)
+        at += array.nbytes
+        return array.reshape(count, width)
+
+    draws, outputs = take("u1", DRAW_BYTES), take("<f8", labels)
+    std = take("<f8", labels) if has_std else frozen(np.full((count, labels), np.nan))
+    return Rows(draws, outputs, std, take("<i4", 1)[:, 0], take("<i4", 1)[:, 0])
+
+
+def seal(kind: bytes, body: bytes) -> bytes:
+    """The body behind its kind, format version and checksum."""
+    return HEADER.pack(kind, FORMAT, zlib.crc32(body)) + body
+
+
+def unseal(kind: bytes, key: str, data: bytes) -> bytes:
+    """The body; StoreUnavailable when it is damaged, of another kind or of a format that this release does not read."""
+    if len(data) < HEADER.size:
+        raise StoreUnavailable(f"the stored value {key} is damaged: only {len(data)} bytes")
+    found, version, checksum = HEADER.unpack_from(data)
+    if found != kind:
+        raise StoreUnavailable(f"the stored value {key} is damaged: its kind is {found!r}, not {kind!r}")
+    if version != FORMAT:
+        raise StoreUnavailable(f"the stored value {key} has format {version}; this release reads format {FORMAT}")
+    body = data[HEADER.size :]
+    if zlib.crc32(body) != checksum:
+        raise StoreUnavailable(f"the stored value {key} is damaged: its checksum does not match")
+    return body
