@@ -1,0 +1,159 @@
+"""What may enter a device's queue: an account of tokens, and requests cut into slices that enter as room appears."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from reward_service.engine.engine import Item
+from reward_service.errors import Overloaded
+
+MAX_SLICE_TOKENS = 32_768
+MAX_BYTES_PER_TOKEN = 64
+"""No real text has longer tokens on average: an item of more bytes than this allows is refused unrendered."""
+
+
+def size_bytes(item: Item) -> int:
+    """Bytes of what is rendered of an item."""
+    parts = [item.text, item.tools, item.messages]
+    return len(json.dumps(parts, ensure_ascii=False, default=str).encode(errors="surrogatepass"))
+
+
+class Account:
+    """The tokens that one device may hold, waiting or computing. Used from one event loop.
+
+    A new request enters at once or is told when to come back; a request that is inside waits for room in turn, and
+    goes before new ones.
+    """
+
+    def __init__(self, budget: int, seconds: Callable[[int], float]) -> None:
+        self.budget = budget
+        self.held = 0
+        self._seconds = seconds
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def share(self) -> int:
+        """Most tokens of one request, so that a large one leaves room for others."""
+        return max(1, self.budget // 4)
+
+    @property
+    def slice_tokens(self) -> int:
+        """About how many tokens are rendered at once."""
+        return max(1, min(MAX_SLICE_TOKENS, self.budget // 8))
+
+    def enter(self, tokens: int) -> None:
+        """Takes room for a request's first slice; raises Overloaded when there is none now."""
+        if self._waiting or not self._fits(tokens):
+            wait_s = self._seconds(self.held)
+            raise Overloaded(
+                f"{self.held} of {self.budget} tokens are queued; come back in {wait_s:.0f} s", retry_after_s=wait_s
+            )
+        self.held += tokens
+
+    async def wait(self, tokens: int) -> None:
+        """Takes room for a later slice, in turn."""
+        if not self._waiting and self._fits(tokens):
+            self.held += tokens
+            return
+        entry = (tokens, asyncio.get_running_loop().create_future())
+        self._waiting.append(entry)
+        try:
+            await entry[1]
+        except asyncio.CancelledError:
+            self._leave(entry)
+            raise
+
+    def correct(self, tokens: int) -> None:
+        """Adds what rendering found beyond the estimate, or gives back what the estimate had too much."""
+        self.held += tokens
+        self._grant()
+
+    def release(self, tokens: int) -> None:
+        """Gives room back."""
+        self.correct(-tokens)
+
+    def _fits(self, tokens: int) -> bool:
+        return self.held == 0 or self.held + tokens <= self.budget
+
+    def _leave(self, entry: tuple[int, "asyncio.Future[None]"]) -> None:
+        if entry in self._waiting:
+            self._waiting.remove(entry)
+            self._grant()
+        elif not entry[1].cancelled():  # granted, and the caller left before it could see that
+            self.release(entry[0])
+
+    def _grant(self) -> None:
+        while self._waiting and self._fits(self._waiting[0][0]):
+            tokens, future = self._waiting.popleft()
+            if not future.done():
+                self.held += tokens
+                future.set_result(None)
+
+
+@dataclass(slots=True)
+class Hold:
+    """What one request holds of an account; `close` gives all of it back."""
+
+    account: Account
+    held: int = 0
+    _entered: bool = False
+    _freed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def take(self, tokens: int) -> None:
+        """Takes room for the next slice; the first enters now or raises Overloaded."""
+        if not self._entered:
+            self.account.enter(tokens)
+        else:
+            while self.held and self.held + tokens > self.account.share:
+                self._freed.clear()
+                await self._freed.wait()
+            await self.account.wait(tokens)
+        self._entered = True
+        self.held += tokens
+
+    def correct(self, tokens: int) -> None:
+        """Counts the tokens that rendering found instead of the estimate."""
+        self.held += tokens
+        self.account.correct(tokens)
+        self._freed.set()
+
+    def release(self, tokens: int) -> None:
+        """Gives back what one answered item held; nothing more after `close`, which gave it back already."""
+        self.correct(-min(tokens, self.held))
+
+    def close(self) -> None:
+        """Gives everything back."""
+        self.release(self.held)
+
+
+@dataclass(slots=True)
+class Yardstick:
+    """How many bytes of a model's conversations make a token, learnt from what was rendered."""
+
+    bytes: float = 4_000.0
+    tokens: float = 1_000.0
+
+    def estimate(self, size: int) -> int:
+        """Tokens that so many bytes will probably be."""
+        return max(1, round(size * self.tokens / self.bytes))
+
+    def learn(self, size: int, tokens: int) -> None:
+        """Counts a rendered slice; older ones fade."""
+        self.bytes = 0.9 * self.bytes + size
+        self.tokens = 0.9 * self.tokens + tokens
+
+
+def slices(sized: Iterable[tuple[int, int]], limit: int) -> Iterator[tuple[list[int], int]]:
+    """Cuts (index, tokens) pairs into slices of about `limit` tokens: their indices and their sum; none is empty."""
+    indices: list[int] = []
+    total = 0
+    for index, tokens in sized:
+        if indices and total + tokens > limit:
+            yield indices, total
+            indices, total = [], 0
+        indices.append(index)
+        total += tokens
+    if indices:
+        yield indices, total

@@ -1,0 +1,58 @@
+"""The devices of a process: per device one token account and one thread; for all of them one pool that renders."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from reward_service.engine.admission import Account
+from reward_service.engine.scheduler import DeviceThread, Observer
+
+RENDERING_THREADS = 4
+
+
+class Device:
+    """One device, shared by every model on it."""
+
+    def __init__(self, name: str, max_queued_tokens: int, observer: Observer | None) -> None:
+        self.name = name
+        self.thread = DeviceThread(name, observer)
+        self.account = Account(max_queued_tokens, self.seconds)
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait or are being computed."""
+        return self.account.held
+
+    @property
+    def tokens_per_s(self) -> float:
+        """What the device computed lately; 0 before the first batch."""
+        return self.thread.tokens_per_s
+
+    def seconds(self, tokens: int) -> float:
+        """How long so many tokens will take, at least a second: what a caller without room is told to wait."""
+        return max(1.0, tokens / self.tokens_per_s) if self.tokens_per_s else 1.0
+
+
+class Devices:
+    """All devices, each made when the first model asks for it. Used from one event loop."""
+
+    def __init__(self, *, max_queued_tokens: int, observer: Observer | None = None) -> None:
+        self._max_queued_tokens = max_queued_tokens
+        self._observer = observer
+        self._devices: dict[str, Device] = {}
+        self.rendering = ThreadPoolExecutor(RENDERING_THREADS, thread_name_prefix="rendering")
+
+    @property
+    def all(self) -> tuple[Device, ...]:
+        """The devices that models have asked for."""
+        return tuple(self._devices.values())
+
+    def get(self, name: str) -> Device:
+        """The device of that name."""
+        if name not in self._devices:
+            self._devices[name] = Device(name, self._max_queued_tokens, self._observer)
+        return self._devices[name]
+
+    async def close(self) -> None:
+        """Finishes what was accepted, then stops every thread. Close the engines first."""
+        for device in self.all:
+            await device.thread.close()
+        self.rendering.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,89 @@
+"""Rendered items through a model on its device: right-padded batches, checked against the model itself at load.
+
+`padded_forward` is what a forward on packed batches replaces: both are a `scheduler.Forward`.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from reward_service.engine.heads import Head, OwnHead, pooled_head
+from reward_service.engine.rendering import Rendered, pooled_index
+from reward_service.engine.scheduler import Forward
+
+log = logging.getLogger(__name__)
+
+SAME_ROW = 1e-3
+"""Most that pooling before the head may change a score: the body computes the very same numbers."""
+SAME_PADDED = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
+"""Most that padding may change a score, relative to its size; half precision is noisy."""
+
+
+class PaddedForward:
+    """Right-padded batches under an attention mask; one item at a time for a model whose scores depend on padding."""
+
+    def __init__(self, head: Head, device: torch.device, pad_token_id: int | None, *, alone: bool = False) -> None:
+        self._head = head
+        self._device = device
+        self._fill = 0 if pad_token_id is None else pad_token_id
+        self._alone = alone
+
+    def __call__(self, batch: Sequence[Rendered]) -> NDArray[np.float64]:
+        """(items, labels)."""
+        with torch.inference_mode():
+            if self._alone:
+                return np.concatenate([self._outputs([one]) for one in batch])
+            return self._outputs(batch)
+
+    def _outputs(self, batch: Sequence[Rendered]) -> NDArray[np.float64]:
+        ids = np.full((len(batch), max(one.tokens for one in batch)), self._fill, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, one in enumerate(batch):
+            ids[row, : one.tokens] = one.ids
+            mask[row, : one.tokens] = 1
+        inputs = {"input_ids": self._tensor(ids), "attention_mask": self._tensor(mask)}
+        outputs: NDArray[np.float64] = self._head(batch, inputs).double().cpu().numpy()
+        return outputs.reshape(len(batch), -1)
+
+    def _tensor(self, array: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+
+def padded_forward(model: nn.Module, probe: NDArray[np.int32], pad_token_id: int | None) -> Forward:
+    """The fastest padded forward that gives what the model gives for one item alone; `probe` is a short text's ids."""
+    weight = next(model.parameters())
+    own = OwnHead(model)
+    short, long = _item(probe[: len(probe) // 2 + 1], pad_token_id), _item(probe, pad_token_id)
+    alone = PaddedForward(own, weight.device, pad_token_id, alone=True)
+    expected = alone([short, long])
+
+    pooled = pooled_head(model)
+    if pooled is not None:
+        found = PaddedForward(pooled, weight.device, pad_token_id, alone=True)([short, long])
+        if not _same(found, expected, SAME_ROW):
+            log.warning("%s does not pool by Transformers' rule: its own forward is used", type(model).__name__)
+            pooled = None
+    if pooled is None and pad_token_id is None:
+        return alone  # the model's own forward refuses batches then
+    together = PaddedForward(pooled or own, weight.device, pad_token_id)
+    if _same(together([short, long]), expected, SAME_PADDED.get(weight.dtype, SAME_ROW)):
+        return together
+    log.warning("scores of %s depend on padding: it runs one conversation at a time", type(model).__name__)
+    return PaddedForward(pooled or own, weight.device, pad_token_id, alone=True)
+
+
+def _item(ids: NDArray[np.int32], pad_token_id: int | None) -> Rendered:
+    """A probe that ends in the pad token, where pooling rules part."""
+    ids = ids if pad_token_id is None else np.append(ids, np.int32(pad_token_id))
+    return Rendered(ids, pooled_index(ids, pad_token_id), None)
+
+
+def _same(found: NDArray[np.float64], expected: NDArray[np.float64], tolerance: float) -> bool:
+    if found.shape != expected.shape:
+        return False
+    scale = np.maximum(1.0, np.abs(expected))
+    return bool(np.allclose(found / scale, expected / scale, rtol=0, atol=tolerance, equal_nan=True))

@@ -1,0 +1,153 @@
+"""One request's way to the device: slices are admitted, rendered off the event loop and queued; answers in order."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from reward_service.engine.admission import MAX_BYTES_PER_TOKEN, Hold, Yardstick, size_bytes, slices
+from reward_service.engine.devices import Device
+from reward_service.engine.engine import Estimate, Item, ItemError, Priority
+from reward_service.engine.rendering import Rendered
+from reward_service.engine.scheduler import Lane
+from reward_service.errors import DeadlineExceeded, NotReady, ServiceError, TooLarge
+
+Render = Callable[[Item], Rendered]
+Result = Estimate | ItemError
+
+
+class Intake:
+    """Where the requests of one model enter."""
+
+    def __init__(self, lane: Lane, device: Device, render: Render, rendering: Executor) -> None:
+        self.lane = lane
+        self.device = device
+        self.rendering = rendering
+        self.render_all = functools.partial(render_all, render)
+        self.yardstick = Yardstick()
+        self._open = 0
+        self._closing = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def score(self, items: Sequence[Item], *, priority: Priority, deadline: float) -> list[Result]:
+        """One result per item, in order; raises Overloaded, NotReady, or TooLarge when no item can ever enter."""
+        if self._closing:
+            raise NotReady(f"model {self.lane.model!r} is being unloaded")
+        self._open += 1
+        self._empty.clear()
+        try:
+            return await Request(self, items, priority, deadline).run()
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._empty.set()
+
+    async def close(self) -> None:
+        """Takes no more requests and finishes those that are inside."""
+        self._closing = True
+        await self._empty.wait()
+        self.device.thread.shut(self.lane)
+
+
+@dataclass(slots=True)
+class Request:
+    """One call of `score` while it runs."""
+
+    intake: Intake
+    items: Sequence[Item]
+    priority: Priority
+    deadline: float
+    results: dict[int, Result] = field(default_factory=dict)
+    answers: "set[asyncio.Future[Result]]" = field(default_factory=set)
+    sizes: dict[int, int] = field(default_factory=dict)
+    queued_tokens: int = 0
+
+    async def run(self) -> list[Result]:
+        """Feeds the slices and waits for the answers; what is not answered at the deadline is an error."""
+        hold = Hold(self.intake.device.account)
+        try:
+            async with asyncio.timeout(self.deadline - time.monotonic()):
+                await self._feed(hold)
+                await _all(self.answers)
+        except TimeoutError:
+            pass  # the deadline: what has no result yet gets an error below
+        finally:
+            for answer in self.answers:
+                answer.cancel()
+            hold.close()
+        late = ItemError(DeadlineExceeded("the time that the request allowed is over"))
+        results = [self.results.get(index, late) for index in range(len(self.items))]
+        _refuse_if_nothing_fits(results)
+        return results
+
+    async def _feed(self, hold: Hold) -> None:
+        for indices, estimated in slices(self._sized(), self.intake.device.account.slice_tokens):
+            await hold.take(estimated)
+            items = [self.items[index] for index in indices]
+            loop = asyncio.get_running_loop()
+            rendered = await loop.run_in_executor(self.intake.rendering, self.intake.render_all, items)
+            checked = dict(zip(indices, map(self._check, rendered), strict=True))
+            tokens = {index: one.tokens for index, one in checked.items() if isinstance(one, Rendered)}
+            hold.correct(sum(tokens.values()) - estimated)
+            self.intake.yardstick.learn(sum(self.sizes[index] for index in tokens), sum(tokens.values()))
+            for index, one in checked.items():
+                self._queue(index, one, hold)
+
+    def _sized(self) -> Iterator[tuple[int, int]]:
+        """Index and estimated tokens of each item that may be rendered."""
+        budget = self.intake.device.account.budget
+        for index, item in enumerate(self.items):
+            self.sizes[index] = size = size_bytes(item)
+            if size > budget * MAX_BYTES_PER_TOKEN:
+                self.results[index] = ItemError(TooLarge(f"{size} bytes cannot fit the {budget} tokens of the queue"))
+            else:
+                yield index, min(budget, self.intake.yardstick.estimate(size))
+
+    def _check(self, rendered: Rendered | ServiceError) -> Rendered | ServiceError:
+        budget = self.intake.device.account.budget
+        if isinstance(rendered, Rendered) and rendered.tokens > budget:
+            return TooLarge(f"the conversation has {rendered.tokens} tokens and the whole queue holds {budget}")
+        return rendered
+
+    def _queue(self, index: int, rendered: Rendered | ServiceError, hold: Hold) -> None:
+        if isinstance(rendered, ServiceError):
+            self.results[index] = ItemError(rendered)
+            return
+        answer = self.intake.device.thread.submit(
+            self.intake.lane, rendered, priority=self.priority, deadline=self.deadline, ahead=self.queued_tokens
+        )
+        self.queued_tokens += rendered.tokens
+        self.answers.add(answer)
+        answer.add_done_callback(functools.partial(self._collect, index, rendered.tokens, hold))
+
+    def _collect(self, index: int, tokens: int, hold: Hold, answer: "asyncio.Future[Result]") -> None:
+        if not answer.cancelled():
+            self.results[index] = answer.result()
+            self.answers.discard(answer)
+            hold.release(tokens)
+
+
+def render_all(render: Render, items: Sequence[Item]) -> list[Rendered | ServiceError]:
+    """Blocking; an item that cannot be rendered is its error."""
+    return [_render(render, item) for item in items]
+
+
+def _render(render: Render, item: Item) -> Rendered | ServiceError:
+    try:
+        return render(item)
+    except ServiceError as error:
+        return error
+
+
+async def _all(answers: "set[asyncio.Future[Result]]") -> None:
+    if answers:
+        await asyncio.wait(answers)
+
+
+def _refuse_if_nothing_fits(results: Sequence[Result]) -> None:
+    errors = [result.error for result in results if isinstance(result, ItemError)]
+    if errors and len(errors) == len(results) and all(isinstance(error, TooLarge) for error in errors):
+        raise errors[0]

@@ -1,0 +1,118 @@
+"""A model folder or hub id to a loaded model and tokenizer: safetensors only, no invented weights, no code unasked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from reward_service.config import ClassifierConfig
+from reward_service.engine.fingerprint import weight_files
+from reward_service.engine.heads import head_in_float32
+from reward_service.errors import NotReady, ServiceError
+
+HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that can score, and what goes with it."""
+
+    model: nn.Module
+    tokenizer: Any
+    folder: Path
+    labels: tuple[str, ...]
+    pad_token_id: int | None
+    max_tokens: int
+    parameters: int
+
+
+def load(config: ClassifierConfig, device: str) -> Loaded:
+    """Blocking. Raises NotReady with the model's name and the reason."""
+    try:
+        folder = _folder(config)
+        if not weight_files(folder):
+            raise NotReady(f"model {config.name!r}: {config.source} holds no safetensors weights (model.safetensors)")
+        return _load(config, folder, device)
+    except ServiceError:
+        raise
+    except Exception as error:  # whatever Transformers or the model's own code raises
+        raise NotReady(f"model {config.name!r} cannot be loaded from {config.source}: {error}") from error
+
+
+def resolve_device(name: str) -> str:
+    """`auto` becomes the first GPU, or the CPU where there is none; `cuda` becomes `cuda:0`."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda:0" if name == "cuda" else name
+
+
+def _folder(config: ClassifierConfig) -> Path:
+    if Path(config.source).is_dir():
+        return Path(config.source)
+    from huggingface_hub import snapshot_download  # late: a folder needs no hub
+
+    patterns = [*HUB_FILES, *(["*.py"] if config.trust_remote_code else [])]
+    return Path(snapshot_download(config.source, revision=config.revision, allow_patterns=patterns))
+
+
+def _load(config: ClassifierConfig, folder: Path, device: str) -> Loaded:
+    trust = config.trust_remote_code
+    model_config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        config=model_config,
+        dtype=DTYPES[config.dtype],
+        use_safetensors=True,
+        trust_remote_code=trust,
+        output_loading_info=True,
+    )
+    _refuse_invented_weights(config, info)
+    model.config.use_cache = False
+    head_in_float32(model, model.config.num_labels)
+    text_config = model.config.get_text_config()
+    return Loaded(
+        model=model.eval().requires_grad_(False).to(device),
+        tokenizer=_tokenizer(folder, trust),
+        folder=folder,
+        labels=tuple(model.config.id2label[index] for index in range(model.config.num_labels)),
+        pad_token_id=getattr(text_config, "pad_token_id", None),
+        max_tokens=min(config.max_tokens, _positions(model, text_config)),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def _refuse_invented_weights(config: ClassifierConfig, info: dict[str, Any]) -> None:
+    """Transformers fills absent weights with random ones and goes on; scores of such a model mean nothing."""
+    absent = sorted({*map(str, info["missing_keys"]), *(str(key) for key in info["mismatched_keys"])})
+    if absent:
+        shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        raise NotReady(
+            f"model {config.name!r}: {config.source} is no trained reward model: it has no weights for {shown}"
+        )
+
+
+def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # settings of tokenizer.json that would cut or pad behind our back
+        backend.no_truncation()
+        backend.no_padding()
+    return tokenizer
+
+
+def _positions(model: nn.Module, text_config: Any) -> int:
+    """How many positions there are where they are learnt (beyond them the model fails); no bound for rotary ones."""
+    learnt: int | None = getattr(text_config, "max_position_embeddings", None)
+    rotary = any(getattr(text_config, name, None) for name in ("rope_parameters", "rope_theta", "rope_scaling"))
+    if learnt is None or rotary:
+        return 2**31
+    offsets = [  # RoBERTa counts its positions from the pad id on
+        module.padding_idx + 1
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None
+    ]
+    return learnt - max(offsets, default=0)

@@ -1,0 +1,94 @@
+"""Scores of a sequence-classification model, computed here with torch."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from reward_service.config import ClassifierConfig
+from reward_service.engine.devices import Devices
+from reward_service.engine.engine import EngineCard, Estimate, Item, ItemError, Priority
+from reward_service.engine.fingerprint import fingerprint
+from reward_service.engine.forward import padded_forward
+from reward_service.engine.intake import Intake
+from reward_service.engine.loading import load, resolve_device
+from reward_service.engine.rendering import Renderer
+from reward_service.engine.scheduler import Forward
+from reward_service.errors import NotReady
+
+PROBE = "A short text is enough to see how the model reads one, and how it reads two at once."
+
+
+class TorchEngine:
+    """One model on one device; several engines share a device through `devices`."""
+
+    def __init__(self, config: ClassifierConfig, devices: Devices) -> None:
+        self._config = config
+        self._devices = devices
+        self._card: EngineCard | None = None
+        self._intake: Intake | None = None
+
+    @property
+    def card(self) -> EngineCard:
+        """What the engine is; raises NotReady before `start` has returned."""
+        if self._card is None:
+            raise self._not_ready()
+        return self._card
+
+    @property
+    def failure(self) -> str | None:
+        """Why it cannot score now; None when it can."""
+        return self._intake.lane.failure if self._intake is not None else self._not_ready().detail
+
+    async def start(self) -> None:
+        """Loads the model and runs it once; raises NotReady with the reason when that fails."""
+        card, renderer, forward = await asyncio.to_thread(self._load)
+        device = self._devices.get(card.device)
+        lane = device.thread.open(self._config.name, forward, self._config.max_batch_tokens)
+        self._intake = Intake(lane, device, renderer.render, self._devices.rendering)
+        self._card = card
+
+    async def score(self, items: Sequence[Item], *, priority: Priority, deadline: float) -> list[Estimate | ItemError]:
+        """One result per item, in order."""
+        if self._intake is None:
+            raise self._not_ready()
+        fixed = {index: result for index, item in enumerate(items) if (result := self._unfinished(item)) is not None}
+        rest = [item for index, item in enumerate(items) if index not in fixed]
+        scored = iter(await self._intake.score(rest, priority=priority, deadline=deadline))
+        return [fixed[index] if index in fixed else next(scored) for index in range(len(items))]
+
+    async def close(self) -> None:
+        """Finishes what was accepted, then lets the model go."""
+        if self._intake is not None:
+            await self._intake.close()
+        self._intake = None
+
+    def _unfinished(self, item: Item) -> Estimate | None:
+        """The score that the configuration gives a response cut at the length limit, if it gives one."""
+        value = self._config.on_unfinished
+        if isinstance(value, str) or item.finish_reason != "length":
+            return None
+        return Estimate(np.full(len(self.card.labels), float(value)), tokens=0, tokens_computed=0)
+
+    def _load(self) -> tuple[EngineCard, Renderer, Forward]:
+        config = self._config
+        loaded = load(config, resolve_device(config.device))
+        renderer = Renderer(loaded.tokenizer, config, max_tokens=loaded.max_tokens, pad_token_id=loaded.pad_token_id)
+        try:
+            probe = np.asarray(loaded.tokenizer(PROBE)["input_ids"], dtype=np.int32)[: max(1, loaded.max_tokens - 1)]
+            forward = padded_forward(loaded.model, probe, loaded.pad_token_id)
+        except Exception as error:
+            raise NotReady(f"model {config.name!r} loads but fails on its first text: {error}") from error
+        card = EngineCard(
+            engine="torch",
+            labels=loaded.labels,
+            fingerprint=fingerprint(loaded.folder, config, loaded.max_tokens),
+            dtype=config.dtype,
+            device=resolve_device(config.device),
+            max_tokens=loaded.max_tokens,
+            parameters=loaded.parameters,
+        )
+        return card, renderer, forward
+
+    def _not_ready(self) -> NotReady:
+        return NotReady(f"model {self._config.name!r} is not loaded")

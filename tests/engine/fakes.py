@@ -1,0 +1,70 @@
+"""A blocking model and a renderer without torch: a text of n words is n tokens and scores its length."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reward_service.engine.devices import Devices
+from reward_service.engine.engine import Item
+from reward_service.engine.intake import Intake
+from reward_service.engine.rendering import Rendered
+from reward_service.errors import RenderingFailed
+
+BAD, NAN = 13, 14
+"""Words that make a batch fail and that make an item NaN."""
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    """Waits for a state that nothing announces; at most 30 s."""
+    async with asyncio.timeout(30):
+        while not reached():
+            await asyncio.sleep(0.002)
+
+
+def words(item: Item) -> Rendered:
+    """Each word of the text, a number, is a token."""
+    ids = np.array([int(word) for word in (item.text or "").split()], dtype=np.int32)
+    if not len(ids):
+        raise RenderingFailed("no words")
+    return Rendered(ids, len(ids) - 1, len(ids))
+
+
+def text(tokens: int, word: int = 1) -> Item:
+    """An item of so many tokens."""
+    return Item(text=" ".join([str(word)] * tokens))
+
+
+@dataclass
+class FakeModel:
+    """Scores the last token of each item; holds the device until `gate` is set."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    started: threading.Event = field(default_factory=threading.Event)
+    batches: list[list[tuple[int, ...]]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __call__(self, batch: Sequence[Rendered]) -> NDArray[np.float64]:
+        """Fails on BAD, gives NaN on NAN."""
+        self.batches.append([tuple(one.ids.tolist()) for one in batch])
+        self.started.set()
+        assert self.gate.wait(30)
+        time.sleep(self.seconds)
+        if any(BAD in one.ids for one in batch):
+            raise RuntimeError("bad item")
+        return np.array([[np.nan if NAN in one.ids else float(one.ids[-1])] for one in batch])
+
+    @property
+    def computed(self) -> list[tuple[int, ...]]:
+        """Everything that reached the device."""
+        return [ids for batch in self.batches for ids in batch]
+
+
+def opened(devices: Devices, model: FakeModel, *, name: str = "m", max_batch_tokens: int = 1000) -> Intake:
+    """The intake of a fake model on the device `fake`."""
+    device = devices.get("fake")
+    return Intake(device.thread.open(name, model, max_batch_tokens), device, words, devices.rendering)

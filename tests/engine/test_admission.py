@@ -1,0 +1,133 @@
+"""What may enter a device's queue, with a fake model."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from reward_service.engine.admission import Account, slices
+from reward_service.engine.devices import Devices
+from reward_service.engine.engine import Estimate, ItemError, Priority
+from reward_service.engine.intake import Intake, Result
+from reward_service.errors import Overloaded, TooLarge
+from tests.engine.fakes import FakeModel, opened, text, until
+
+BUDGET = 400
+
+
+@pytest.fixture
+async def devices() -> AsyncIterator[Devices]:
+    made = Devices(max_queued_tokens=BUDGET)
+    yield made
+    await made.close()
+
+
+def score(intake: Intake, *sizes: int, word: int = 1) -> "asyncio.Task[list[Result]]":
+    items = [text(size, word * 1000 + index) for index, size in enumerate(sizes)]
+    return asyncio.create_task(intake.score(items, priority=Priority.ROLLOUT, deadline=time.monotonic() + 30))
+
+
+async def held(devices: Devices, tokens: int) -> None:
+    await until(lambda: devices.get("fake").queued_tokens >= tokens)
+
+
+async def test_a_request_larger_than_the_budget_enters_in_slices_and_finishes(devices: Devices) -> None:
+    model = FakeModel()
+    intake = opened(devices, model, max_batch_tokens=100)
+    task = score(intake, *[10] * 200)
+    await asyncio.to_thread(model.started.wait, 30)
+    await asyncio.sleep(0.05)
+    assert devices.get("fake").queued_tokens <= BUDGET // 2
+    model.gate.set()
+    results = await task
+    assert [float(result.outputs[0]) for result in results if isinstance(result, Estimate)] == list(range(1000, 1200))
+    assert devices.get("fake").queued_tokens == 0
+
+
+async def test_without_room_the_answer_says_when_to_come_back(devices: Devices) -> None:
+    model = FakeModel(seconds=0.02)
+    model.gate.set()
+    intake = opened(devices, model, max_batch_tokens=100)
+    await score(intake, 4)
+    model.gate.clear()
+    many = [score(intake, 100, word=n) for n in range(2, 10)]
+    await asyncio.sleep(0.1)
+    refused = [task for task in many if task.done()]
+    assert 1 <= len(refused) < len(many)
+    with pytest.raises(Overloaded) as caught:
+        await refused[0]
+    account = devices.get("fake").account
+    assert caught.value.retry_after_s >= account.held / (2 * devices.get("fake").tokens_per_s)
+    model.gate.set()
+    for task in set(many) - set(refused):
+        assert isinstance((await task)[0], Estimate)
+    await score(intake, 100)
+
+
+async def test_only_an_item_larger_than_the_whole_budget_is_too_large(devices: Devices) -> None:
+    model = FakeModel()
+    model.gate.set()
+    intake = opened(devices, model)
+    good, bad = await score(intake, 300, BUDGET + 1)
+    assert isinstance(good, Estimate)
+    assert isinstance(bad, ItemError)
+    assert isinstance(bad.error, TooLarge)
+    with pytest.raises(TooLarge):
+        await score(intake, BUDGET + 1)
+
+
+async def test_an_item_of_absurd_size_is_refused_before_it_is_rendered(devices: Devices) -> None:
+    model = FakeModel()
+    intake = opened(devices, model)
+    with pytest.raises(TooLarge, match="bytes"):
+        await score(intake, 64 * BUDGET)
+    assert model.batches == []
+
+
+async def test_a_request_that_leaves_gives_its_room_back(devices: Devices) -> None:
+    model = FakeModel()
+    intake = opened(devices, model)
+    task = score(intake, *[10] * 200)
+    await held(devices, 50)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert devices.get("fake").queued_tokens == 0
+    model.gate.set()
+
+
+async def test_who_waits_for_room_goes_before_newcomers_and_may_leave() -> None:
+    account = Account(100, lambda tokens: float(tokens))
+    account.enter(80)
+    first, second = asyncio.create_task(account.wait(50)), asyncio.create_task(account.wait(10))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        account.enter(1)
+    first.cancel()
+    await asyncio.wait([first, second])
+    assert account.held == 90
+    account.enter(10)
+    account.release(100)
+    assert account.held == 0
+
+
+async def test_a_grant_that_its_caller_no_longer_takes_is_given_back() -> None:
+    account = Account(100, lambda tokens: float(tokens))
+    account.enter(100)
+    for release_first in (True, False):
+        waits = asyncio.create_task(account.wait(60))
+        await asyncio.sleep(0)
+        if release_first:
+            account.release(100)
+        waits.cancel()
+        if not release_first:
+            account.release(100)
+        await asyncio.wait([waits])
+        assert account.held == 0
+        account.enter(100)
+
+
+def test_slices_hold_at_least_one_item_and_about_the_limit() -> None:
+    cut = list(slices(enumerate([5, 5, 5, 50, 1, 1]), 10))
+    assert cut == [([0, 1], 10), ([2], 5), ([3], 50), ([4, 5], 2)]
