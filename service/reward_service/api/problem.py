@@ -1,0 +1,114 @@
+"""Every error as `application/problem+json`, in one place."""
+
+import logging
+import math
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from reward_service.errors import ClientGone, InvalidRequest, MalformedRequest, Overloaded, ServiceError
+from reward_service.problems import sentences
+from reward_service.schemas import Problem
+
+MEDIA_TYPE = "application/problem+json"
+MOST_PROBLEMS = 20
+logger = logging.getLogger("reward_service")
+
+
+def install(app: FastAPI) -> None:
+    """Let `app` answer every error as a problem document."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected_error)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these statuses besides the common ones."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        status: {"description": _phrase(status), "content": {MEDIA_TYPE: schema}}
+        for status in sorted({*statuses, 500})
+    }
+
+
+def _phrase(status: int) -> str:
+    """The standard phrase of a status; 499 is not standard but widely used."""
+    return ClientGone.title if status == ClientGone.status else HTTPStatus(status).phrase
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    return _answer(request, cast(ServiceError, error))
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    details = cast(RequestValidationError, error).errors()
+    if any(detail["type"] == "json_invalid" for detail in details):
+        reason = details[0].get("ctx", {}).get("error", "not JSON")
+        return _answer(request, MalformedRequest(f"the body is not valid JSON: {reason}"))
+    problems = [problem for detail in details for problem in _located(request, detail)]
+    return _answer(request, InvalidRequest("; ".join(problems[:MOST_PROBLEMS]), problems))
+
+
+def _located(request: Request, detail: dict[str, Any]) -> list[str]:
+    """The sentence of one validation error; its path is that of the body's field or of the parameter."""
+    where, *rest = detail["loc"]
+    if where == "body":
+        return sentences([{**detail, "loc": tuple(rest)}], _body_type(request), "" if rest else "body")
+    return sentences([{**detail, "loc": tuple(rest)}], None)
+
+
+def _body_type(request: Request) -> object:
+    route = request.scope.get("route")
+    field = route.body_field if isinstance(route, APIRoute) else None
+    return field.field_info.annotation if field else None
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    error = cast(HTTPException, error)
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = {
+        404: f"no route {request.url.path}; /docs lists them",
+        405: f"{request.method} is not served at {request.url.path}; /docs lists what is",
+    }.get(error.status_code, str(error.detail))
+    code = phrase.lower().replace(" ", "_").replace("-", "_")
+    return _problem(request, error.status_code, code, phrase, detail, (), dict(error.headers or {}))
+
+
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    logger.error("request %s failed", request.state.request_id, exc_info=error)
+    return _problem(request, 500, "internal_error", "Internal error", "unexpected; the log has this request_id", (), {})
+
+
+def _answer(request: Request, error: ServiceError) -> Response:
+    headers = {"retry-after": str(math.ceil(error.retry_after_s))} if isinstance(error, Overloaded) else {}
+    problems = error.problems if isinstance(error, InvalidRequest) else ()
+    return _problem(request, error.status, error.code, error.title, error.detail, problems, headers)
+
+
+def _problem(
+    request: Request,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    problems: Sequence[str],
+    headers: dict[str, str],
+) -> Response:
+    request.app.state.service.metrics.errors.labels(code).inc()
+    problem = Problem(
+        type=f"urn:reward-service:problem:{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request.state.request_id,
+        problems=list(problems),
+    )
+    return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)

@@ -1,0 +1,94 @@
+"""What to score: a conversation in one of its three forms."""
+
+from collections.abc import Callable
+from typing import Self
+
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
+
+from reward_service.problems import sentences
+from reward_service.schemas.base import Json, Request
+
+
+class Message(Request):
+    """One turn, in the OpenAI form; handed to the model's own chat template."""
+
+    role: str = Field(min_length=1)
+    content: str | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Json]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("a message needs `content` (a string) or `tool_calls`")
+        return self
+
+
+Prompt = str | list[Message]
+
+
+class References(Request):
+    """References of one term, in the request itself: raw rewards of the term's output, or responses to score."""
+
+    rewards: list[FiniteFloat] | None = Field(None, min_length=1)
+    responses: list[str] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if (self.rewards is None) == (self.responses is None):
+            raise ValueError("give either `rewards` or `responses`")
+        return self
+
+
+class Conversation(Request):
+    """What to score: `messages` that end in the assistant turn, or `prompt` with `response`, or rendered `text`."""
+
+    id: str | None = None
+    messages: list[Message] | None = Field(None, min_length=1)
+    prompt: Prompt | None = None
+    response: str | None = None
+    text: str | None = Field(None, min_length=1)
+    tools: list[dict[str, Json]] | None = None
+    group: str | None = None
+    ground_truth: Json = None
+    metadata: dict[str, Json] | None = None
+    finish_reason: str | None = None
+    references: dict[str, References] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> Self:
+        given = [name for name in ("messages", "prompt", "response", "text") if getattr(self, name) is not None]
+        if given not in (["messages"], ["prompt", "response"], ["text"]):
+            raise ValueError(
+                "a conversation is `messages`, or `prompt` with `response`, or `text`; "
+                f"given: {' and '.join(given) or 'none'}"
+            )
+        if self.messages and self.messages[-1].role != "assistant":
+            raise ValueError(
+                f"messages must end in the assistant turn to score; the last role is {self.messages[-1].role!r}"
+            )
+        if self.prompt is not None and not self.prompt:
+            raise ValueError("prompt is empty; give a text or at least one message")
+        if self.text is not None and self.tools:
+            raise ValueError("`tools` go through the chat template and `text` is rendered already; give one of them")
+        return self
+
+
+class InvalidConversation(BaseModel):
+    """A conversation that is not valid; it fails alone."""
+
+    id: str | None
+    problems: list[str]
+
+
+def validated_alone(value: object, validate: Callable[[object], Conversation]) -> Conversation | InvalidConversation:
+    """The conversation, or why it is none: one bad conversation does not fail its neighbours."""
+    try:
+        return validate(value)
+    except ValidationError as error:
+        identity = value.get("id") if isinstance(value, dict) else None
+        return InvalidConversation(
+            id=identity if isinstance(identity, str) else None, problems=sentences(error.errors(), Conversation)
+        )

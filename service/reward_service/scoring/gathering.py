@@ -1,0 +1,161 @@
+"""What a request needs from models and store, asked for at once: raw scores, stored references, canned responses."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reward_service.baselines import Baselines, CannedKey, Lookup, RowsKey, SnapshotKey
+from reward_service.catalog import Catalog
+from reward_service.config import ResponseBaseline, StoredBaseline
+from reward_service.engine.engine import Estimate, Item, ItemError, Priority
+from reward_service.errors import ExpectationFailed, ServiceError, StoreUnavailable
+from reward_service.objectives import Objective
+from reward_service.rewards.scales import Array
+from reward_service.scoring.preparing import Prepared, Refused, with_response
+from reward_service.scoring.referring import Evidence
+
+Results = list[Estimate | ItemError]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Everything that a request's terms are computed from; `estimates` by model, in the order of the conversations."""
+
+    estimates: Mapping[str, list[Estimate | ServiceError]]
+    evidence: Evidence
+    spent: list[Estimate]
+
+
+@dataclass(slots=True)
+class Gathering:
+    """One request's questions to the models and the store.
+
+    `deadline` is the request's; what other requests may wait for too (canned responses) gets `shared_deadline`.
+    """
+
+    catalog: Catalog
+    baselines: Baselines
+    objective: Objective
+    conversations: Sequence[Prepared | Refused]
+    expected_revisions: Mapping[str, int]
+    deadline: float
+    shared_deadline: float
+    spent: list[Estimate] = field(default_factory=list)
+
+    async def run(self) -> Gathered:
+        """Ask models and store at once; the first failure of a whole question cancels the others and is raised."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                asked = {name: group.create_task(self._model(name)) for name in self.objective.models}
+                looked_up = group.create_task(self._stored())
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from None
+        answers = {name: task.result() for name, task in asked.items()}
+        lookup, canned = looked_up.result()
+        responses = {key: results for _, of_terms in answers.values() for key, results in of_terms.items()}
+        estimates = {name: self._in_order(of_conversations) for name, (of_conversations, _) in answers.items()}
+        return Gathered(estimates, Evidence(lookup, canned, responses), self.spent)
+
+    async def _model(self, name: str) -> tuple[Results, dict[tuple[int, str], Results]]:
+        """A model's results for the conversations, and for the responses that the request gives as references."""
+        items = [prepared.item for _, prepared in self._prepared()]
+        asked = [(i, term, p) for i, p in self._prepared() for term in self._response_terms(name, p)]
+        batches = [
+            [with_response(p.prompt or (), r, tools=p.item.tools) for r in p.references[t].responses or ()]
+            for _, t, p in asked
+        ]
+        everything = [*items, *(item for batch in batches for item in batch)]
+        results = await self._score(name, everything, self.deadline)
+        rest = iter(results[len(items) :])
+        of_terms = {(i, t): [next(rest) for _ in batch] for (i, t, _), batch in zip(asked, batches, strict=True)}
+        return results[: len(items)], of_terms
+
+    async def _score(self, model: str, items: Sequence[Item], deadline: float) -> Results:
+        if not items:
+            return []
+        engine = self.catalog[model].engine
+        results = await engine.score(items, priority=Priority.ROLLOUT, deadline=deadline)
+        self.spent += [result for result in results if isinstance(result, Estimate)]
+        return results
+
+    async def _stored(self) -> tuple[Lookup | ServiceError, dict[CannedKey, Array | ServiceError]]:
+        """Stored references in one round trip, then what canned responses are still missing."""
+        rows, snapshots, canned = self._keys()
+        try:
+            lookup = await self.baselines.look_up(
+                rows, canned, {*self.objective.policies, *self.expected_revisions}, snapshots
+            )
+        except StoreUnavailable as error:
+            if self.expected_revisions:
+                raise
+            return error, dict.fromkeys(canned, error)
+        self._check_revisions(lookup)
+        missing = [key for key in canned if key not in lookup.canned]
+        try:
+            computed = await self.baselines.canned(missing, lambda keys: self._canned(keys, canned))
+        except StoreUnavailable as error:
+            return lookup, {**lookup.canned, **dict.fromkeys(missing, error)}
+        return lookup, {**lookup.canned, **computed}
+
+    async def _canned(
+        self, keys: Sequence[CannedKey], prompts: Mapping[CannedKey, tuple[str, Prepared]]
+    ) -> list[Array | ServiceError]:
+        """The outputs for canned responses to the prompts of this request."""
+        outputs: dict[CannedKey, Array | ServiceError] = {}
+        for model in self.objective.models:
+            mine = [key for key in keys if prompts[key][0] == model]
+            items = [
+                with_response(prompts[k][1].prompt or (), k.response, tools=prompts[k][1].item.tools) for k in mine
+            ]
+            for key, result in zip(mine, await self._score(model, items, self.shared_deadline), strict=True):
+                outputs[key] = result.error if isinstance(result, ItemError) else result.outputs
+        return [outputs[key] for key in keys]
+
+    def _keys(self) -> tuple[set[RowsKey], set[SnapshotKey], dict[CannedKey, tuple[str, Prepared]]]:
+        """What the terms need of the store; a canned response also says for which model and prompt."""
+        rows: set[RowsKey] = set()
+        snapshots: set[SnapshotKey] = set()
+        canned: dict[CannedKey, tuple[str, Prepared]] = {}
+        for term in self.objective.terms:
+            fingerprint = self.catalog[term.model].fingerprint
+            needing = [p for _, p in self._prepared() if p.prompt_key is not None and term.name not in p.references]
+            if isinstance(term.baseline, StoredBaseline):
+                policy = term.baseline.policy
+                rows |= {RowsKey(fingerprint, policy, str(p.prompt_key)) for p in needing}
+                snapshots |= {SnapshotKey(fingerprint, policy)} if term.baseline.on_missing == "global" else set()
+            elif isinstance(term.baseline, ResponseBaseline):
+                response = term.baseline.response
+                canned |= {CannedKey(fingerprint, response, str(p.prompt_key)): (term.model, p) for p in needing}
+        return rows, snapshots, canned
+
+    def _prepared(self) -> list[tuple[int, Prepared]]:
+        return [(i, c) for i, c in enumerate(self.conversations) if isinstance(c, Prepared)]
+
+    def _response_terms(self, model: str, prepared: Prepared) -> list[str]:
+        mine = {term.name for term in self.objective.terms if term.model == model}
+        return [name for name, given in prepared.references.items() if given.responses is not None and name in mine]
+
+    def _in_order(self, results: Results) -> list[Estimate | ServiceError]:
+        """One entry per conversation of the request, those that were refused among them."""
+        rest = iter(results)
+        in_order: list[Estimate | ServiceError] = []
+        for conversation in self.conversations:
+            if isinstance(conversation, Refused):
+                in_order.append(conversation.error)
+                continue
+            result = next(rest)
+            in_order.append(result.error if isinstance(result, ItemError) else result)
+        return in_order
+
+    def _check_revisions(self, lookup: Lookup) -> None:
+        for policy, revision in self.expected_revisions.items():
+            present = lookup.policies[policy].revision
+            if present != revision:
+                raise ExpectationFailed(f"expect.baselines.{policy}: revision {revision} expected, it is {present} now")
+
+
+def _first(errors: BaseExceptionGroup) -> BaseException:
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
