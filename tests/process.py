@@ -1,0 +1,62 @@
+"""`reward-service` as a process of its own."""
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from reward_service.demo import FOLDER, MODELS
+
+COMMAND = [sys.executable, "-m", "reward_service.cli"]
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    line = [*COMMAND, *(str(argument) for argument in arguments)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=240)
+
+
+def demo_toml(folder: Path) -> Path:
+    """A configuration file with the bundled models and a SQLite store in `folder`."""
+    models = "".join(
+        f'[[models]]\nname = "{name}"\nsource = "{FOLDER}/models/{name}"\ndtype = "float32"\n' for name in MODELS
+    )
+    terms = "".join(f'[[objectives.terms]]\nmodel = "{name}"\ntransform = "log_sigmoid"\n' for name in MODELS)
+    file = folder / "service.toml"
+    file.write_text(
+        f'[server]\nport = 0\n[store]\nurl = "sqlite:///{folder}/store.db"\n'
+        f'{models}[[objectives]]\nname = "both"\naggregate = "and"\n{terms}'
+    )
+    return file
+
+
+class ServiceProcess:
+    """`reward-service serve` until the end of the block; `url` is where it listens."""
+
+    def __init__(self, config: Path) -> None:
+        self._config = config
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        arguments = [*COMMAND, "serve", "-c", str(self._config)]
+        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        lines = self._process.stdout
+        assert lines is not None
+        printed = ""
+        for line in lines:
+            printed += line
+            if found := re.search(r"serving on (http://\S+)", line):
+                self.url = found[1]
+                return self
+        raise AssertionError(printed)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(30)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
