@@ -11,18 +11,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reward_service.client import AsyncClient, ScoringFailed
+from reward_service.demo import FOLDER, MODELS
 from tests.engine.models import build
 from tests.process import ServiceProcess
 
 CALLERS = 512
+WORDS = " ".join(f"word{i}" for i in range(400))
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service with a good model, and one whose head is NaN."""
+    """A service with a good model (one of the demo's), and one whose head is NaN."""
     root = tmp_path_factory.mktemp("load")
-    for name in ("good", "broken"):
-        build("bos", root / name)
+    (root / "good").symlink_to(FOLDER / "models" / MODELS[0])
+    build("bos", root / "broken")
     weights = load_file(root / "broken" / "model.safetensors")
     weights["score.weight"] = torch.full_like(weights["score.weight"], float("nan"))
     save_file(weights, root / "broken" / "model.safetensors", {"format": "pt"})
@@ -50,7 +52,7 @@ async def test_512_concurrent_single_requests_are_all_answered_and_batched_toget
     limits = httpx.Limits(max_connections=CALLERS)
     transport = httpx.AsyncHTTPTransport(limits=limits)
     async with AsyncClient(url, transport=transport) as client:
-        asked = [[{"prompt": f"question {i}", "response": f"answer {i}"}] for i in range(CALLERS)]
+        asked = [[{"prompt": f"question {i}", "response": f"answer {i}. {WORDS[:600]}"}] for i in range(CALLERS)]
         answers = await asyncio.gather(*(client.score(one, "good") for one in asked))
         alone = [(await client.score(asked[i], "good")).rewards[0] for i in (0, 100, 511)]
     rewards = [answer.rewards[0] for answer in answers]
@@ -64,12 +66,11 @@ async def test_512_concurrent_single_requests_are_all_answered_and_batched_toget
 
 
 async def test_callers_that_hang_up_leave_nothing_computing(url: str) -> None:
-    words = " ".join(f"word{i}" for i in range(400))
     computed = await metric(url, "reward_service_batch_items_sum")
     async with httpx.AsyncClient(timeout=0.15, limits=httpx.Limits(max_connections=64)) as http:
 
         async def ask(i: int) -> None:
-            asked = [{"prompt": f"{i} {j}", "response": words} for j in range(64)]
+            asked = [{"prompt": f"{i} {j}", "response": WORDS} for j in range(64)]
             await http.post(f"{url}/v1/score", json={"objective": "good", "conversations": asked})
 
         results = await asyncio.gather(*(ask(i) for i in range(24)), return_exceptions=True)

@@ -1,0 +1,81 @@
+"""Runs the service under uvicorn: start, serve, end gracefully."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import typer
+import uvicorn
+
+from reward_service.api.app import create_app
+from reward_service.config import Config
+from reward_service.service import Service, running
+
+GRACEFUL_SHUTDOWN_S = 30
+KEEP_ALIVE_S = 75
+"""Longer than clients keep idle connections, so that it is never the service that closes one just as it is reused."""
+Prepare = Callable[[Service], Awaitable[None]]
+OnceReady = Callable[[uvicorn.Server, str], Awaitable[None]]
+
+
+def run_server(config: Config) -> None:
+    """Serve `config` until a signal ends it."""
+    run(serve(config, announce))
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` on uvicorn's event loop; Ctrl-C is the ordinary end, not an error."""
+    loop_factory = uvicorn.Config("").get_loop_factory()
+    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(work)
+
+
+async def serve(config: Config, once_ready: OnceReady, *, prepare: Prepare | None = None) -> None:
+    """Start the service, `prepare` it, call `once_ready(server, url)` when it answers, and serve until told to exit."""
+    listening = listen(config.server.host, config.server.port)
+    with listening:
+        async with running(config) as service:
+            if prepare is not None:
+                await prepare(service)
+            await _serve(service, listening, once_ready)
+
+
+async def _serve(service: Service, listening: socket.socket, once_ready: OnceReady) -> None:
+    settings = uvicorn.Config(
+        create_app(service),
+        lifespan="off",
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
+    )
+    server = uvicorn.Server(settings)
+    host, port = listening.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_once_ready(server, url, once_ready))
+        await server.serve(sockets=[listening])
+
+
+async def _once_ready(server: uvicorn.Server, url: str, once_ready: OnceReady) -> None:
+    try:
+        await once_ready(server, url)
+    except BaseException:
+        server.should_exit = True
+        raise
+
+
+async def announce(_server: uvicorn.Server, url: str) -> None:
+    """Say where the service listens."""
+    typer.echo(f"serving on {url}  (API page: {url}/docs; Ctrl-C ends)")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens, bound before the models load, so that a taken port is told at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        sys.exit(f"{host}:{port} cannot be bound: {error.strerror}; choose another port")
