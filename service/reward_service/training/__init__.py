@@ -1,0 +1,1 @@
+"""Reward models from preferences: data, tokenizer, language-model warm-up, Bradley-Terry."""
