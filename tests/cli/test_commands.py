@@ -42,13 +42,13 @@ def test_demo_once_scores_every_conversation_with_both_models_and_ends() -> None
     done = command("demo", "--once")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    rows = [line for line in done.stdout.splitlines() if re.search(r"(helpful|useless|harmful|refusing): ", line)]
+    rows = [line for line in done.stdout.splitlines() if re.match(r"(helpful|useless|harmful|refusing): ", line)]
     assert len(rows) == len(conversations()) >= 24
     for row in rows:
-        cells = [cell.strip() for cell in re.split("[│┃]", row)][1:-1]
-        numbers = [float(cells[i]) for i in (1, 2, 4, 5, 6, 8, 9)]
-        assert [cells[3], cells[7]] == ["prompt", "prompt"]
-        assert numbers[6] == pytest.approx(numbers[2] + numbers[5], abs=2e-3)
+        *helpful, source, raw, baseline, other, transformed, reward = row.split()[-9:]
+        assert [helpful[2], other] == ["prompt", "prompt"]
+        assert float(reward) == pytest.approx(float(source) + float(transformed), abs=2e-3)
+        assert float(raw) != float(baseline)
 
 
 def test_demo_serves_until_ctrl_c() -> None:

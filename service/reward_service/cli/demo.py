@@ -14,9 +14,8 @@ from reward_service.demo import POLICY, DemoConversation, conversations, demo_co
 from reward_service.schemas import ConversationScore, ScoreAnswer, TermScore
 from reward_service.service import Service
 
-NARROWEST = 118
-PROMPT_WIDTH = 100
-RESPONSE_WIDTH = 34
+WIDTH = 132
+RESPONSE_WIDTH = 30
 
 
 def run_demo(*, port: int, once: bool) -> None:
@@ -45,26 +44,38 @@ async def show(url: str) -> None:
         for model in (await client.models()).models:
             await client.put_baselines(model.name, POLICY, references(), idempotency_key="demo")
         answer = await client.score([{"id": c.id, "prompt": c.prompt, "response": c.response} for c in asked])
-    console = Console()
-    if console.width < NARROWEST:
-        console = Console(width=NARROWEST)
-    await asyncio.to_thread(console.print, _table(asked, answer))
-    console.print(_explanation(answer), highlight=False)
+    await asyncio.to_thread(_print, asked, answer)
 
 
-def _table(asked: Sequence[DemoConversation], answer: ScoreAnswer) -> Table:
-    table = Table(title=f"{len(asked)} conversations, objective {answer.objective!r}", title_justify="left")
-    table.add_column("response", max_width=RESPONSE_WIDTH, no_wrap=True)
-    for term in answer.recipe.terms:
-        for column in (f"{term.name}\nraw", "baseline", "source", "transformed"):
-            table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("reward", justify="right", style="bold")
+def _print(asked: Sequence[DemoConversation], answer: ScoreAnswer) -> None:
+    console = Console(width=WIDTH, highlight=False)
+    console.print(f"[bold]{len(asked)} conversations, objective {answer.objective!r}[/bold]\n")
+    console.print(_header(answer))
     rows = zip(asked, answer.scores, strict=True)
     for question, of_prompt in groupby(rows, key=lambda row: row[0].question):
-        table.add_section()
-        table.add_row(f"[bold]{_shortened(question, PROMPT_WIDTH)}[/bold]")
+        console.print(f"\n[bold cyan]{_shortened(question, WIDTH - 2)}[/bold cyan]")
+        table = _columns(answer)
         for conversation, score in sorted(of_prompt, key=lambda row: -(row[1].reward or 0.0)):
             table.add_row(*_cells(conversation, score))
+        console.print(table)
+    console.print(_explanation(answer))
+
+
+def _header(answer: ScoreAnswer) -> Table:
+    """The names of the columns, the terms' names above theirs."""
+    table = _columns(answer)
+    table.add_row("", *(cell for term in answer.recipe.terms for cell in (f"[bold]{term.name}[/bold]", "", "", "")), "")
+    table.add_row("response", *("raw", "baseline", "source", "transformed") * len(answer.recipe.terms), "reward")
+    return table
+
+
+def _columns(answer: ScoreAnswer) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(width=RESPONSE_WIDTH, no_wrap=True)
+    for _ in answer.recipe.terms:
+        for width in (8, 8, 8, 11):
+            table.add_column(width=width, justify="right", no_wrap=True)
+    table.add_column(width=7, justify="right", style="bold", no_wrap=True)
     return table
 
 
@@ -88,10 +99,11 @@ def _shortened(text: str, width: int) -> str:
 
 
 def _explanation(answer: ScoreAnswer) -> str:
-    models = "; ".join(f"{name} {used.fingerprint[:19]}… ({used.dtype})" for name, used in answer.models.items())
+    models = "\n".join(f"  {name}: {used.fingerprint} ({used.dtype})" for name, used in answer.models.items())
     return (
-        "raw: the model's score. baseline: the .85 quantile of the reference responses to the same prompt.\n"
-        "transformed: log sigmoid((raw - baseline) / temperature), the log-probability of beating the baseline.\n"
-        f"reward: their sum, log P(good on both counts). models: {models}\n"
-        f"{answer.usage.tokens} tokens in {answer.timings_ms.total:.0f} ms"
+        "\nraw          the model's score of the conversation\n"
+        "baseline     the .85 quantile of the reference responses to the same prompt\n"
+        "transformed  log sigmoid((raw - baseline) / temperature): log P(the response beats the baseline)\n"
+        "reward       the sum of both: log P(it does so on both counts), the number to train on\n\n"
+        f"{answer.usage.tokens} tokens in {answer.timings_ms.total:.0f} ms by the models\n{models}"
     )

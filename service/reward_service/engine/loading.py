@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from reward_service.config import ClassifierConfig
 from reward_service.engine.fingerprint import weight_files
@@ -51,8 +52,9 @@ def resolve_device(name: str) -> str:
 
 
 def _folder(config: ClassifierConfig) -> Path:
-    if Path(config.source).is_dir():
-        return Path(config.source)
+    local = Path(config.source).expanduser()
+    if local.is_dir():
+        return local
     from huggingface_hub import snapshot_download  # late: a folder needs no hub
 
     patterns = [*HUB_FILES, *(["*.py"] if config.trust_remote_code else [])]
@@ -60,6 +62,7 @@ def _folder(config: ClassifierConfig) -> Path:
 
 
 def _load(config: ClassifierConfig, folder: Path, device: str) -> Loaded:
+    disable_progress_bar()  # a service's log is no place for one
     trust = config.trust_remote_code
     model_config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
     model, info = AutoModelForSequenceClassification.from_pretrained(
