@@ -33,8 +33,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these statuses besides the common ones."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {
-        status: {"description": _phrase(status), "content": {MEDIA_TYPE: schema}}
-        for status in sorted({*statuses, 500})
+        status: {"description": _phrase(status), "content": {MEDIA_TYPE: schema}} for status in sorted({*statuses, 500})
     }
 
 

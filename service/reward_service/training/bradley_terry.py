@@ -60,7 +60,7 @@ def reward_model(language_model: Qwen3ForCausalLM, seed: int) -> Qwen3ForSequenc
     torch.manual_seed(seed)
     config = deepcopy(language_model.config)
     config.num_labels = 1
-    model = Qwen3ForSequenceClassification(config)  # type: ignore[no-untyped-call]
+    model = Qwen3ForSequenceClassification(config)
     model.model.load_state_dict(language_model.model.state_dict())
     torch.nn.init.normal_(model.score.weight, std=config.hidden_size**-0.5 / 4)
     return model

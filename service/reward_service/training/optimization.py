@@ -37,7 +37,7 @@ def optimizer(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
 def step(model: nn.Module, adamw: torch.optim.Optimizer, loss: Tensor, learning_rate: float) -> None:
     """One update from `loss`, its gradient clipped to norm 1."""
     adamw.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     for group in adamw.param_groups:
         group["lr"] = learning_rate

@@ -35,7 +35,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> P
             vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, initial_alphabet=alphabet, show_progress=False
         ),
     )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         pad_token=PAD,
         eos_token=END_OF_TURN,
