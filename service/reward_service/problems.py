@@ -20,7 +20,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def sentences(errors: Iterable[Mapping[str, Any]], annotation: object, prefix: str = "") -> list[str]:
-    """One sentence for each place that pydantic (`ValidationError.errors()`) finds wrong; `annotation` is the value's type.
+    """One sentence for each place that pydantic finds wrong in a value of type `annotation`.
 
     Where a union has several ways to be right, their sentences are joined.
     """
