@@ -13,7 +13,9 @@ from reward_service.errors import EngineFailed, NotFinite, ServiceError
 class ScriptedEngine:
     """Reads one number per label from the last message (or the text): "1.5", or "1.5 -2" for a model with two labels.
 
-    "nan" and "boom" are the failures of a model and of a device. `calls` keeps the items of each call.
+    "nan" and "boom" are the failures of a model and of a device; `raises` is raised for a call as a whole. A response
+    cut at the length limit has the number of the configuration, and no tokens. `calls` keeps the items of each call,
+    `admitted` whether it was part of a request that was inside already.
     """
 
     def __init__(self, name: str, labels: Sequence[str] = ("LABEL_0",), *, variance: float | None = None) -> None:
@@ -28,6 +30,8 @@ class ScriptedEngine:
         )
         self.failure: str | None = None
         self.calls: list[list[Item]] = []
+        self.admitted: list[bool] = []
+        self.raises: Exception | None = None
         self.gate: asyncio.Event | None = None
         self.cancelled = 0
         self._variance = variance
@@ -38,9 +42,14 @@ class ScriptedEngine:
     async def close(self) -> None:
         """Nothing to finish."""
 
-    async def score(self, items: Sequence[Item], *, priority: Priority, deadline: float) -> list[Estimate | ItemError]:
+    async def score(
+        self, items: Sequence[Item], *, priority: Priority, deadline: float, admitted: bool = False
+    ) -> list[Estimate | ItemError]:
         """The numbers that stand in the items, once the gate is open."""
         self.calls.append(list(items))
+        self.admitted.append(admitted)
+        if self.raises is not None:
+            raise self.raises
         try:
             if self.gate is not None:
                 await self.gate.wait()
@@ -58,4 +67,5 @@ class ScriptedEngine:
         labels = len(self.card.labels)
         outputs = np.resize(outputs, labels)
         variance = None if self._variance is None else np.full(labels, self._variance)
-        return Estimate(outputs=outputs, tokens=10, tokens_computed=10, variance=variance, response_tokens=3)
+        tokens = 0 if item.finish_reason == "length" else 10
+        return Estimate(outputs=outputs, tokens=tokens, tokens_computed=tokens, variance=variance, response_tokens=3)

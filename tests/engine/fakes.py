@@ -5,13 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reward_service.engine.devices import Devices
-from reward_service.engine.engine import Item
-from reward_service.engine.intake import Intake
+from reward_service.engine.engine import Estimate, Item, Priority
+from reward_service.engine.intake import Intake, Result
 from reward_service.engine.rendering import Rendered
 from reward_service.errors import RenderingFailed
 
@@ -68,3 +69,40 @@ def opened(devices: Devices, model: FakeModel, *, name: str = "m", max_batch_tok
     """The intake of a fake model on the device `fake`."""
     device = devices.get("fake")
     return Intake(device.thread.open(name, model, max_batch_tokens), device, words, devices.rendering)
+
+
+class Seen:
+    """Remembers what the device reports."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, dict[str, Any]]] = []
+
+    def on_batch(self, model: str, *, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        self.batches.append((model, {"items": items, "tokens": tokens, "padded_tokens": padded_tokens}))
+
+
+def score(
+    intake: Intake, *items: Item, priority: Priority = Priority.ROLLOUT, within_s: float = 30
+) -> "asyncio.Task[list[Result]]":
+    deadline = time.monotonic() + within_s
+    return asyncio.create_task(intake.score(items, priority=priority, deadline=deadline, admitted=False))
+
+
+async def reached(event: threading.Event) -> None:
+    assert await asyncio.to_thread(event.wait, 30)
+
+
+async def queued(intake: Intake, count: int) -> None:
+    await until(lambda: len(intake.lane.waiting) >= count)
+
+
+async def busy(intake: Intake, model: FakeModel) -> "asyncio.Task[list[Result]]":
+    """Occupies the device with one item until the model's gate opens."""
+    task = score(intake, text(1, 99))
+    await reached(model.started)
+    return task
+
+
+def value(result: Result) -> float:
+    assert isinstance(result, Estimate)
+    return float(result.outputs[0])

@@ -4,7 +4,8 @@
 
 `bos`: the template writes it, and the tokenizer would add another. `pad_is_eos`: the final EOS is not pooled.
 `no_system`: the template raises. `thinking`: the template rewrites `<think>`. `cutting`: tokenizer.json truncates on
-the right and pads. `no_pad`: no pad token at all. `encoder`: pools at its first token.
+the right and pads. `no_pad`: no pad token at all. `encoder`: pools at its first token. `roberta`: one that counts
+positions from its pad id on.
 """
 
 import functools
@@ -25,6 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    RobertaConfig,
 )
 
 SPECIAL = ["<s>", "</s>", "<pad>", "<turn>", "<end>", "[CLS]", "[SEP]"]
@@ -94,6 +96,10 @@ def _bert(**options: Any) -> PreTrainedConfig:
     return BertConfig(**SIZES, max_position_embeddings=2048, pad_token_id=PAD, **options)
 
 
+def _roberta(**options: Any) -> PreTrainedConfig:
+    return RobertaConfig(**SIZES, max_position_embeddings=514, pad_token_id=PAD, **options)
+
+
 FAMILIES: dict[str, tuple[Callable[..., PreTrainedConfig], str]] = {
     "bos": (_llama, "{{ bos_token }}" + TOOLS + TURNS + GENERATION),
     "pad_is_eos": (_qwen2, CLOSED + GENERATION),
@@ -102,6 +108,7 @@ FAMILIES: dict[str, tuple[Callable[..., PreTrainedConfig], str]] = {
     "cutting": (_qwen2, TURNS),
     "no_pad": (_gpt2, TURNS),
     "encoder": (_bert, SEPARATED),
+    "roberta": (_roberta, SEPARATED),
 }
 
 
@@ -129,7 +136,7 @@ def make_tokenizer(family: str) -> Any:
         tokens = {"eos_token": "</s>", "pad_token": "</s>"}
     if family == "no_pad":
         tokens = {"bos_token": "<s>", "eos_token": "</s>"}
-    if family == "encoder":
+    if family in ("encoder", "roberta"):
         ids = [(name, SPECIAL.index(name)) for name in ("[CLS]", "[SEP]")]
         backend.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
         tokens = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "<pad>"}

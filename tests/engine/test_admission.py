@@ -10,7 +10,7 @@ from reward_service.engine.admission import Account, slices
 from reward_service.engine.devices import Devices
 from reward_service.engine.engine import Estimate, ItemError, Priority
 from reward_service.engine.intake import Intake, Result
-from reward_service.errors import Overloaded, TooLarge
+from reward_service.errors import DeadlineExceeded, Overloaded, TooLarge
 from tests.engine.fakes import FakeModel, opened, text, until
 
 BUDGET = 400
@@ -23,9 +23,12 @@ async def devices() -> AsyncIterator[Devices]:
     await made.close()
 
 
-def score(intake: Intake, *sizes: int, word: int = 1) -> "asyncio.Task[list[Result]]":
+def score(
+    intake: Intake, *sizes: int, word: int = 1, admitted: bool = False, within_s: float = 30
+) -> "asyncio.Task[list[Result]]":
     items = [text(size, word * 1000 + index) for index, size in enumerate(sizes)]
-    return asyncio.create_task(intake.score(items, priority=Priority.ROLLOUT, deadline=time.monotonic() + 30))
+    deadline = time.monotonic() + within_s
+    return asyncio.create_task(intake.score(items, priority=Priority.ROLLOUT, deadline=deadline, admitted=admitted))
 
 
 async def held(devices: Devices, tokens: int) -> None:
@@ -63,6 +66,37 @@ async def test_without_room_the_answer_says_when_to_come_back(devices: Devices) 
     for task in set(many) - set(refused):
         assert isinstance((await task)[0], Estimate)
     await score(intake, 100)
+
+
+async def test_what_belongs_to_a_request_that_is_inside_waits_for_room(devices: Devices) -> None:
+    model = FakeModel()
+    intake = opened(devices, model)
+    first = score(intake, BUDGET)
+    await asyncio.to_thread(model.started.wait, 30)
+    with pytest.raises(Overloaded):
+        await score(intake, 2, word=2)
+    second = score(intake, 2, word=2, admitted=True)
+    (late,) = await score(intake, 2, word=3, admitted=True, within_s=0.05)
+    assert isinstance(late, ItemError)
+    assert isinstance(late.error, DeadlineExceeded)
+    assert not second.done()
+    model.gate.set()
+    for task in (first, second):
+        assert isinstance((await task)[0], Estimate)
+    assert devices.get("fake").queued_tokens == 0
+
+
+async def test_requests_inside_never_wait_for_each_other_s_room_for_ever() -> None:
+    devices = Devices(max_queued_tokens=8)
+    model = FakeModel()
+    model.gate.set()
+    intake = opened(devices, model)
+    sizes = [[1 + (n + m) % 8 for m in range(6)] for n in range(60)]
+    tasks = [score(intake, *each, word=n, admitted=True) for n, each in enumerate(sizes)]
+    for task in tasks:
+        assert all(isinstance(result, Estimate) for result in await task)
+    assert devices.get("fake").queued_tokens == 0
+    await devices.close()
 
 
 async def test_only_an_item_larger_than_the_whole_budget_is_too_large(devices: Devices) -> None:

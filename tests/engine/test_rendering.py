@@ -104,8 +104,6 @@ def test_without_a_template_messages_are_refused_and_text_is_not() -> None:
         Item(messages=[]),
         Item(text="\ud800"),
         response("a", role=7),
-        Item(messages=[{"role": "user", "content": [{"type": "image"}]}]),
-        Item(messages=[{"role": "user", "content": [3]}]),
     ],
 )
 def test_what_cannot_be_rendered_is_a_rendering_error(item: Item) -> None:
@@ -118,13 +116,6 @@ def test_what_cannot_be_rendered_is_a_rendering_error(item: Item) -> None:
 def test_a_text_of_no_tokens_is_a_rendering_error() -> None:
     with pytest.raises(RenderingFailed, match="no tokens"):
         renderer(tokenizer_of("pad_is_eos")).render(Item(text=""))
-
-
-def test_text_parts_are_one_string() -> None:
-    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "a list?"}]
-    item = Item(messages=[{"role": "user", "content": parts}, TURNS[1]])
-    tokenizer = tokenizer_of("bos")
-    assert text_of(tokenizer, item) == text_of(tokenizer, Item(messages=TURNS[:2]))
 
 
 def test_a_tokenizer_that_cuts_and_pads_does_neither_here() -> None:

@@ -1,7 +1,6 @@
 """The queue and the device thread, with a fake model."""
 
 import asyncio
-import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,24 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reward_service.engine.batching import Work, by_priority, choose
 from reward_service.engine.devices import Devices
 from reward_service.engine.engine import Estimate, Item, ItemError, Priority
-from reward_service.engine.intake import Intake, Result
 from reward_service.engine.rendering import Rendered
-from reward_service.engine.scheduler import FAILING_BATCHES, OLDEST_EVERY
+from reward_service.engine.scheduler import FAILING_BATCHES
 from reward_service.errors import DeadlineExceeded, EngineFailed, NotFinite, NotReady, RenderingFailed
-from tests.engine.fakes import BAD, NAN, FakeModel, opened, text, until
-
-
-class Seen:
-    """Remembers what the device reports."""
-
-    def __init__(self) -> None:
-        self.batches: list[tuple[str, dict[str, Any]]] = []
-
-    def on_batch(self, model: str, *, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        self.batches.append((model, {"items": items, "tokens": tokens, "padded_tokens": padded_tokens}))
+from tests.engine.fakes import BAD, NAN, FakeModel, Seen, busy, opened, queued, score, text, value
 
 
 @pytest.fixture
@@ -39,32 +26,6 @@ async def devices(seen: Seen) -> AsyncIterator[Devices]:
     made = Devices(max_queued_tokens=100_000, observer=seen)
     yield made
     await made.close()
-
-
-def score(
-    intake: Intake, *items: Item, priority: Priority = Priority.ROLLOUT, within_s: float = 30
-) -> "asyncio.Task[list[Result]]":
-    return asyncio.create_task(intake.score(items, priority=priority, deadline=time.monotonic() + within_s))
-
-
-async def reached(event: threading.Event) -> None:
-    assert await asyncio.to_thread(event.wait, 30)
-
-
-async def queued(intake: Intake, count: int) -> None:
-    await until(lambda: len(intake.lane.waiting) >= count)
-
-
-async def busy(intake: Intake, model: FakeModel) -> "asyncio.Task[list[Result]]":
-    """Occupies the device with one item until the model's gate opens."""
-    task = score(intake, text(1, 99))
-    await reached(model.started)
-    return task
-
-
-def value(result: Result) -> float:
-    assert isinstance(result, Estimate)
-    return float(result.outputs[0])
 
 
 async def test_512_concurrent_items_are_answered_in_few_batches(devices: Devices, seen: Seen) -> None:
@@ -81,17 +42,6 @@ async def test_512_concurrent_items_are_answered_in_few_batches(devices: Devices
     assert sum(batch["items"] for _, batch in seen.batches) == 513
     assert devices.get("fake").queued_tokens == 0
     assert devices.get("fake").tokens_per_s > 0
-
-
-async def test_a_batch_respects_the_padded_token_limit(devices: Devices, seen: Seen) -> None:
-    model = FakeModel()
-    intake = opened(devices, model, max_batch_tokens=64)
-    first = await busy(intake, model)
-    tasks = [score(intake, text(1 + n % 30, 1000 + n)) for n in range(60)]
-    await queued(intake, 60)
-    model.gate.set()
-    await asyncio.gather(first, *tasks)
-    assert max(batch["padded_tokens"] for _, batch in seen.batches) <= 64
 
 
 async def test_items_whose_caller_has_left_never_reach_the_device(devices: Devices) -> None:
@@ -174,44 +124,16 @@ async def test_an_equal_item_survives_a_caller_that_leaves(devices: Devices) -> 
     await first
 
 
-async def test_rollouts_go_before_jobs(devices: Devices) -> None:
+async def test_of_equal_items_the_first_that_is_answered_bears_the_tokens(devices: Devices) -> None:
     model = FakeModel()
-    intake = opened(devices, model, max_batch_tokens=8)
-    first = await busy(intake, model)
-    jobs = [score(intake, text(8, 100 + n), priority=Priority.JOB) for n in range(3)]
-    await queued(intake, 3)
-    rollouts = [score(intake, text(8, 200 + n)) for n in range(3)]
-    await queued(intake, 6)
+    intake = opened(devices, model)
+    leaves = await busy(intake, model)
+    stays = score(intake, text(1, 99), text(1, 99))
+    await asyncio.sleep(0.05)
+    leaves.cancel()
     model.gate.set()
-    await asyncio.gather(first, *jobs, *rollouts)
-    order = [ids[0] for ids in model.computed[1:]]
-    assert set(order[:3]) == {200, 201, 202}
-
-
-async def test_a_job_is_not_starved_by_rollouts(devices: Devices) -> None:
-    model = FakeModel()
-    intake = opened(devices, model, max_batch_tokens=8)
-    first = await busy(intake, model)
-    job = score(intake, text(8, 100), priority=Priority.JOB)
-    await queued(intake, 1)
-    rollouts = [score(intake, text(8, 200 + n)) for n in range(3 * OLDEST_EVERY)]
-    await queued(intake, 1 + len(rollouts))
-    model.gate.set()
-    await asyncio.gather(first, job, *rollouts)
-    assert [ids[0] for ids in model.computed].index(100) < OLDEST_EVERY + 1
-
-
-async def test_a_small_request_does_not_wait_for_all_of_a_large_one(devices: Devices) -> None:
-    model = FakeModel()
-    intake = opened(devices, model, max_batch_tokens=40)
-    first = await busy(intake, model)
-    large = score(intake, *[text(10, 100 + n) for n in range(100)])
-    await queued(intake, 100)
-    small = score(intake, text(10, 999))
-    await queued(intake, 101)
-    model.gate.set()
-    await asyncio.gather(first, large, small)
-    assert [ids[0] for ids in model.computed].index(999) < 20
+    estimates = [result for result in await stays if isinstance(result, Estimate)]
+    assert [estimate.tokens_computed for estimate in estimates] == [1, 0]
 
 
 async def test_a_failing_item_fails_alone(devices: Devices) -> None:
@@ -251,28 +173,19 @@ async def test_a_model_is_out_of_order_after_batches_without_a_score_and_recover
     intake = opened(devices, model)
     for n in range(FAILING_BATCHES):
         assert intake.lane.failure is None
-        await score(intake, text(2 + n, NAN), text(2 + n, BAD))
+        await score(intake, text(2 + n, BAD), text(1, BAD))
     assert intake.lane.failure is not None
     await score(intake, text(2, BAD), text(2, 3))
     assert intake.lane.failure is None
 
 
-async def test_models_share_a_device_and_a_batch_holds_one_of_them(devices: Devices, seen: Seen) -> None:
-    model, other = FakeModel(seconds=0.005), FakeModel(seconds=0.005)
-    one, two = opened(devices, model, name="one", max_batch_tokens=8), opened(devices, other, name="two")
-    two.lane.max_batch_tokens = 8
-    other.gate.set()
-    first = await busy(one, model)
-    many = score(one, *[text(8, 100 + n) for n in range(20)])
-    await queued(one, 20)
-    few = score(two, *[text(8, 100 + n) for n in range(5)])
-    await queued(two, 5)
+async def test_a_device_that_answers_nan_works(devices: Devices) -> None:
+    model = FakeModel()
     model.gate.set()
-    await asyncio.gather(first, many, few)
-    order = [name for name, _ in seen.batches]
-    assert [order.count("one"), order.count("two")] == [21, 5]
-    assert order.index("two") <= 3
-    assert order[:14].count("two") >= 4
+    intake = opened(devices, model)
+    for n in range(FAILING_BATCHES):
+        await score(intake, text(2 + n, NAN))
+    assert intake.lane.failure is None
 
 
 async def test_close_finishes_what_was_accepted_and_takes_no_more(devices: Devices) -> None:
@@ -288,12 +201,3 @@ async def test_close_finishes_what_was_accepted_and_takes_no_more(devices: Devic
     model.gate.set()
     assert [value(result) for result in await task] == [20 + n for n in range(8)]
     await asyncio.gather(closing, first)
-
-
-def test_a_batch_takes_the_head_and_its_nearest_lengths() -> None:
-    works = [
-        Work(Rendered(np.zeros(length, dtype=np.int32), 0, None), Priority.ROLLOUT, 0, order)
-        for order, length in enumerate([2000, 10, 1990, 12, 2010, 3000])
-    ]
-    batch = choose(works, by_priority, 9000)
-    assert [work.tokens for work in batch] == [2000, 1990, 2010]  # 10 would be padding, 3000 over the limit

@@ -53,7 +53,7 @@ class Account:
         self.held += tokens
 
     async def wait(self, tokens: int) -> None:
-        """Takes room for a later slice, in turn."""
+        """Takes room for more of a request that is inside, in turn."""
         if not self._waiting and self._fits(tokens):
             self.held += tokens
             return
@@ -94,23 +94,26 @@ class Account:
 
 @dataclass(slots=True)
 class Hold:
-    """What one request holds of an account; `close` gives all of it back."""
+    """What one request holds of an account; `close` gives all of it back.
+
+    Whatever it holds is being rendered or queued for the device, so room comes back while others wait for theirs.
+    """
 
     account: Account
+    inside: bool = False
     held: int = 0
-    _entered: bool = False
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def take(self, tokens: int) -> None:
-        """Takes room for the next slice; the first enters now or raises Overloaded."""
-        if not self._entered:
+        """Takes room for the next slice; the first enters now or raises Overloaded, unless the request is inside."""
+        if not self.inside:
             self.account.enter(tokens)
         else:
             while self.held and self.held + tokens > self.account.share:
                 self._freed.clear()
                 await self._freed.wait()
             await self.account.wait(tokens)
-        self._entered = True
+        self.inside = True
         self.held += tokens
 
     def correct(self, tokens: int) -> None:

@@ -1,63 +1,15 @@
-"""Which waiting work makes the next batch: pure functions over what a lane holds."""
+"""Which waiting work makes the next batch: pure functions over the front of what a lane holds."""
 
-import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
-from reward_service.engine.engine import Estimate, ItemError, Priority
-from reward_service.engine.rendering import Rendered
+from reward_service.engine.waiting import Work
 
 WINDOW_BATCHES = 8
 """A batch is chosen among the first so many batches' worth of waiting tokens: similar lengths, near the front."""
+WINDOW_ITEMS = 2048
+"""And among so many items at most: choosing holds up those who submit."""
 SMALL_PADDING = 1024
 """Padding tokens that cost less than another batch would."""
-
-
-@dataclass(slots=True, eq=False)
-class Waiter:
-    """A caller that waits for a piece of work."""
-
-    answer: "asyncio.Future[Estimate | ItemError]"
-    deadline: float
-    since: float
-    response_tokens: int | None
-
-    def here(self, now: float) -> bool:
-        """Whether the caller still wants the answer."""
-        return not self.answer.done() and now < self.deadline
-
-
-@dataclass(slots=True, eq=False)
-class Work:
-    """One distinct item to compute, and everyone who waits for it."""
-
-    rendered: Rendered
-    priority: Priority
-    turn: int
-    order: int
-    waiters: list[Waiter] = field(default_factory=list)
-
-    @property
-    def tokens(self) -> int:
-        """Its length."""
-        return self.rendered.tokens
-
-    def wanted(self, now: float) -> bool:
-        """Whether anyone still waits for it."""
-        return any(waiter.here(now) for waiter in self.waiters)
-
-
-Rank = Callable[[Work], tuple[int, ...]]
-
-
-def by_priority(work: Work) -> tuple[int, ...]:
-    """Rollouts before jobs; within them callers in turn, whatever the size of their requests."""
-    return (work.priority, work.turn, work.order)
-
-
-def by_age(work: Work) -> tuple[int, ...]:
-    """The oldest first."""
-    return (work.order,)
 
 
 def padded_tokens(lengths: Sequence[int]) -> int:
@@ -65,29 +17,33 @@ def padded_tokens(lengths: Sequence[int]) -> int:
     return len(lengths) * max(lengths)
 
 
-def choose(works: Iterable[Work], rank: Rank, max_batch_tokens: int) -> list[Work]:
-    """The next batch: the first in rank, and those behind it whose length is closest, padding included in the limit.
+def front(works: Iterable[Work], max_batch_tokens: int, now: float) -> tuple[list[Work], list[Work]]:
+    """The window that a batch is chosen from, and what nobody waits for any more on the way there."""
+    window: list[Work] = []
+    unwanted: list[Work] = []
+    behind_head = 0
+    for work in works:
+        if not work.wanted(now):
+            unwanted.append(work)
+            continue
+        behind_head += work.tokens if window else 0
+        if behind_head > WINDOW_BATCHES * max_batch_tokens or len(window) == WINDOW_ITEMS:
+            break
+        window.append(work)
+    return window, unwanted
+
+
+def choose(window: Sequence[Work], max_batch_tokens: int) -> list[Work]:
+    """The next batch: the first of the window, and those behind it whose length is closest, padding included.
 
     Work of the first's priority fills the batch before other work does.
     """
-    ranked = sorted(works, key=rank)
-    head, behind = ranked[0], _window(ranked[1:], WINDOW_BATCHES * max_batch_tokens)
+    head, behind = window[0], window[1:]
     batch = [head]
     for same in (True, False):
         candidates = [work for work in behind if (work.priority == head.priority) is same]
         _grow(batch, sorted(candidates, key=lambda work: abs(work.tokens - head.tokens)), max_batch_tokens)
     return batch
-
-
-def _window(ranked: Sequence[Work], limit: int) -> list[Work]:
-    window: list[Work] = []
-    total = 0
-    for work in ranked:
-        total += work.tokens
-        if total > limit:
-            break
-        window.append(work)
-    return window
 
 
 def _grow(batch: list[Work], candidates: Iterable[Work], max_batch_tokens: int) -> None:

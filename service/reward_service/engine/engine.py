@@ -95,10 +95,14 @@ class Engine(Protocol):
     async def start(self) -> None:
         """Load and warm up; raises what hinders it."""
 
-    async def score(self, items: Sequence[Item], *, priority: Priority, deadline: float) -> list[Estimate | ItemError]:
+    async def score(
+        self, items: Sequence[Item], *, priority: Priority, deadline: float, admitted: bool = False
+    ) -> list[Estimate | ItemError]:
         """One result per item, in order. `deadline` is an absolute `time.monotonic()`.
 
         Raises Overloaded or TooLarge when the request as a whole cannot enter; cancelling the call removes its work.
+        `admitted` says that the items belong to a request that is inside already: they wait for room, in turn and
+        until the deadline, and are never refused as Overloaded.
         """
 
     async def close(self) -> None:

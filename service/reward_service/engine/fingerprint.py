@@ -1,44 +1,54 @@
 """What decides a model's numbers, hashed: weights, architecture, tokenizer, template, rendering options, dtype.
 
-Not in it: where the folder lies, what the configuration calls the model, and the temperature.
+With `trust_remote_code`, the folder's Python files too. Not in it: where the folder lies, its other files, what the
+configuration calls the model, and the temperature.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from reward_service.config import ClassifierConfig
 from reward_service.engine.engine import Fingerprint
 
+SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
+    "tokenizer*",
+    "*.model",
+    "*vocab*",
+    "merges*",
+    "special_tokens*",
+    "added_tokens*",
+    "chat_template*",
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
+    "tekken.json",
+    "normalizer.json",
+    "emoji.json",
+    "byte_maps.json",
+    "word_*.json",
+    "dict.txt",
 )
+"""What the tokenizers and templates of Transformers read, by name: a folder may also hold records and snapshots of
+references, which decide no number."""
+CONFIGS = ("config.json", "tokenizer_config.json")
 WITHOUT_EFFECT = {"_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache"}
+"""Keys of these files, at their top level, that change no number: paths and versions, and what the service sets."""
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that Transformers loads from a folder, in a fixed order; empty when there are none."""
-    index = folder / INDEX
-    if index.is_file():
-        names = set(json.loads(index.read_text())["weight_map"].values())
-        return [folder / name for name in sorted(names)]
-    single = folder / "model.safetensors"
-    return [single] if single.is_file() else []
+    """The safetensors files that Transformers loads from a folder, in a fixed order; empty when there are none.
+
+    A single file goes before an index.
+    """
+    single, index = folder / SINGLE, folder / INDEX
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else []
+    names = set(json.loads(index.read_bytes())["weight_map"].values())
+    return [folder / name for name in sorted(names)]
 
 
 def fingerprint(folder: Path, config: ClassifierConfig, max_tokens: int) -> Fingerprint:
@@ -51,7 +61,6 @@ def fingerprint(folder: Path, config: ClassifierConfig, max_tokens: int) -> Fing
 
 
 def _parts(folder: Path, config: ClassifierConfig, max_tokens: int) -> Iterator[bytes]:
-    yield _canonical(_effective(json.loads((folder / "config.json").read_text())))
     yield _canonical(
         {
             "dtype": config.dtype,
@@ -61,24 +70,19 @@ def _parts(folder: Path, config: ClassifierConfig, max_tokens: int) -> Iterator[
             "reasoning": config.reasoning,
         }
     )
-    code = [path.name for path in sorted(folder.glob("*.py"))] if config.trust_remote_code else []
-    for path in _existing(folder, [*TOKENIZER_FILES, *code]):
-        yield path.name.encode()
-        yield _canonical(_effective(json.loads(path.read_text()))) if path.suffix == ".json" else path.read_bytes()
+    patterns = ["config.json", *TOKENIZER_FILES, *(["**/*.py"] if config.trust_remote_code else [])]
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
+        yield path.relative_to(folder).as_posix().encode()
+        yield _content(path)
     for path in weight_files(folder):
         with path.open("rb") as file:
             yield hashlib.file_digest(file, "sha256").digest()
 
 
-def _existing(folder: Path, names: Iterable[str]) -> list[Path]:
-    return [folder / name for name in names if (folder / name).is_file()]
-
-
-def _effective(value: Any) -> Any:
-    """A configuration without what changes no number: paths and versions, wherever they stand in it."""
-    if isinstance(value, dict):
-        return {key: _effective(inner) for key, inner in value.items() if key not in WITHOUT_EFFECT}
-    return value
+def _content(path: Path) -> bytes:
+    if path.name not in CONFIGS:
+        return path.read_bytes()
+    return _canonical({key: value for key, value in json.loads(path.read_bytes()).items() if key not in WITHOUT_EFFECT})
 
 
 def _canonical(value: Any) -> bytes:

@@ -18,9 +18,13 @@ from reward_service.engine.scheduler import Forward
 log = logging.getLogger(__name__)
 
 SAME_ROW = 1e-3
-"""Most that pooling before the head may change a score: the body computes the very same numbers."""
-SAME_PADDED = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
-"""Most that padding may change a score, relative to its size; half precision is noisy."""
+"""Most that pooling before the head may change a score, relative to the largest of the probes: the body computes the
+very same numbers."""
+SAME_PADDED = {torch.float32: 1e-3, torch.float16: 0.0125, torch.bfloat16: 0.1}
+"""Most that padding may change a score, on the same scale. Rounding to bfloat16 (steps of 0.4 to 0.8 %) changed those
+of 28 tiny and 2 small models by up to 1 %, of random models of 24 to 48 layers by up to 4 %; float16 rounds 8 times as
+finely. Models that averaged over the padding, or attended to it, were 29 to 315 % off."""
+PROBE_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class PaddedForward:
@@ -54,23 +58,26 @@ class PaddedForward:
 
 
 def padded_forward(model: nn.Module, probe: NDArray[np.int32], pad_token_id: int | None) -> Forward:
-    """The fastest padded forward that gives what the model gives for one item alone; `probe` is a short text's ids."""
+    """The fastest padded forward that gives what the model gives for one item alone; `probe` is a text's ids.
+
+    A model that gives NaN is like no other, not even itself: it runs one item at a time, and each is an error.
+    """
     weight = next(model.parameters())
     own = OwnHead(model)
-    short, long = _item(probe[: len(probe) // 2 + 1], pad_token_id), _item(probe, pad_token_id)
+    probes = [_item(probe[:length], pad_token_id) for length in PROBE_LENGTHS]
     alone = PaddedForward(own, weight.device, pad_token_id, alone=True)
-    expected = alone([short, long])
+    expected = alone(probes)
 
     pooled = pooled_head(model)
     if pooled is not None:
-        found = PaddedForward(pooled, weight.device, pad_token_id, alone=True)([short, long])
+        found = PaddedForward(pooled, weight.device, pad_token_id, alone=True)(probes)
         if not _same(found, expected, SAME_ROW):
             log.warning("%s does not pool by Transformers' rule: its own forward is used", type(model).__name__)
             pooled = None
     if pooled is None and pad_token_id is None:
         return alone  # the model's own forward refuses batches then
     together = PaddedForward(pooled or own, weight.device, pad_token_id)
-    if _same(together([short, long]), expected, SAME_PADDED.get(weight.dtype, SAME_ROW)):
+    if _same(together(probes), expected, SAME_PADDED.get(weight.dtype, SAME_ROW)):
         return together
     log.warning("scores of %s depend on padding: it runs one conversation at a time", type(model).__name__)
     return PaddedForward(pooled or own, weight.device, pad_token_id, alone=True)
@@ -85,5 +92,5 @@ def _item(ids: NDArray[np.int32], pad_token_id: int | None) -> Rendered:
 def _same(found: NDArray[np.float64], expected: NDArray[np.float64], tolerance: float) -> bool:
     if found.shape != expected.shape:
         return False
-    scale = np.maximum(1.0, np.abs(expected))
-    return bool(np.allclose(found / scale, expected / scale, rtol=0, atol=tolerance, equal_nan=True))
+    with np.errstate(invalid="ignore"):  # infinities
+        return bool((np.abs(found - expected) <= tolerance * np.abs(expected).max(axis=0)).all())

@@ -32,14 +32,16 @@ class Intake:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    async def score(self, items: Sequence[Item], *, priority: Priority, deadline: float) -> list[Result]:
+    async def score(
+        self, items: Sequence[Item], *, priority: Priority, deadline: float, admitted: bool
+    ) -> list[Result]:
         """One result per item, in order; raises Overloaded, NotReady, or TooLarge when no item can ever enter."""
         if self._closing:
             raise NotReady(f"model {self.lane.model!r} is being unloaded")
         self._open += 1
         self._empty.clear()
         try:
-            return await Request(self, items, priority, deadline).run()
+            return await Request(self, items, priority, deadline, Hold(self.device.account, inside=admitted)).run()
         finally:
             self._open -= 1
             if not self._open:
@@ -60,6 +62,7 @@ class Request:
     items: Sequence[Item]
     priority: Priority
     deadline: float
+    hold: Hold
     results: dict[int, Result] = field(default_factory=dict)
     answers: "set[asyncio.Future[Result]]" = field(default_factory=set)
     sizes: dict[int, int] = field(default_factory=dict)
@@ -67,34 +70,33 @@ class Request:
 
     async def run(self) -> list[Result]:
         """Feeds the slices and waits for the answers; what is not answered at the deadline is an error."""
-        hold = Hold(self.intake.device.account)
         try:
             async with asyncio.timeout(self.deadline - time.monotonic()):
-                await self._feed(hold)
+                await self._feed()
                 await _all(self.answers)
         except TimeoutError:
             pass  # the deadline: what has no result yet gets an error below
         finally:
             for answer in self.answers:
                 answer.cancel()
-            hold.close()
+            self.hold.close()
         late = ItemError(DeadlineExceeded("the time that the request allowed is over"))
         results = [self.results.get(index, late) for index in range(len(self.items))]
         _refuse_if_nothing_fits(results)
         return results
 
-    async def _feed(self, hold: Hold) -> None:
+    async def _feed(self) -> None:
         for indices, estimated in slices(self._sized(), self.intake.device.account.slice_tokens):
-            await hold.take(estimated)
+            await self.hold.take(estimated)
             items = [self.items[index] for index in indices]
             loop = asyncio.get_running_loop()
             rendered = await loop.run_in_executor(self.intake.rendering, self.intake.render_all, items)
             checked = dict(zip(indices, map(self._check, rendered), strict=True))
             tokens = {index: one.tokens for index, one in checked.items() if isinstance(one, Rendered)}
-            hold.correct(sum(tokens.values()) - estimated)
+            self.hold.correct(sum(tokens.values()) - estimated)
             self.intake.yardstick.learn(sum(self.sizes[index] for index in tokens), sum(tokens.values()))
             for index, one in checked.items():
-                self._queue(index, one, hold)
+                self._queue(index, one)
 
     def _sized(self) -> Iterator[tuple[int, int]]:
         """Index and estimated tokens of each item that may be rendered."""
@@ -112,7 +114,7 @@ class Request:
             return TooLarge(f"the conversation has {rendered.tokens} tokens and the whole queue holds {budget}")
         return rendered
 
-    def _queue(self, index: int, rendered: Rendered | ServiceError, hold: Hold) -> None:
+    def _queue(self, index: int, rendered: Rendered | ServiceError) -> None:
         if isinstance(rendered, ServiceError):
             self.results[index] = ItemError(rendered)
             return
@@ -121,13 +123,13 @@ class Request:
         )
         self.queued_tokens += rendered.tokens
         self.answers.add(answer)
-        answer.add_done_callback(functools.partial(self._collect, index, rendered.tokens, hold))
+        answer.add_done_callback(functools.partial(self._collect, index, rendered.tokens))
 
-    def _collect(self, index: int, tokens: int, hold: Hold, answer: "asyncio.Future[Result]") -> None:
+    def _collect(self, index: int, tokens: int, answer: "asyncio.Future[Result]") -> None:
         if not answer.cancelled():
             self.results[index] = answer.result()
             self.answers.discard(answer)
-            hold.release(tokens)
+            self.hold.release(tokens)
 
 
 def render_all(render: Render, items: Sequence[Item]) -> list[Rendered | ServiceError]:

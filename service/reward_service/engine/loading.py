@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils.logging import disable_progress_bar
 
 from reward_service.config import ClassifierConfig
-from reward_service.engine.fingerprint import weight_files
+from reward_service.engine.fingerprint import INDEX, SINGLE, weight_files
 from reward_service.engine.heads import head_in_float32
 from reward_service.errors import NotReady, ServiceError
 
@@ -37,6 +37,8 @@ def load(config: ClassifierConfig, device: str) -> Loaded:
         folder = _folder(config)
         if not weight_files(folder):
             raise NotReady(f"model {config.name!r}: {config.source} holds no safetensors weights (model.safetensors)")
+        if (folder / SINGLE).is_file() and (folder / INDEX).is_file():
+            raise NotReady(f"model {config.name!r}: {config.source} holds both {SINGLE} and {INDEX}: remove one")
         return _load(config, folder, device)
     except ServiceError:
         raise
@@ -65,6 +67,7 @@ def _load(config: ClassifierConfig, folder: Path, device: str) -> Loaded:
     disable_progress_bar()  # a service's log is no place for one
     trust = config.trust_remote_code
     model_config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
+    _refuse_weights_elsewhere(config, folder, model_config)
     model, info = AutoModelForSequenceClassification.from_pretrained(
         folder,
         config=model_config,
@@ -86,6 +89,17 @@ def _load(config: ClassifierConfig, folder: Path, device: str) -> Loaded:
         max_tokens=min(config.max_tokens, _positions(model, text_config)),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
+
+
+def _refuse_weights_elsewhere(config: ClassifierConfig, folder: Path, model_config: Any) -> None:
+    """Transformers would load other weights than those that the fingerprint names."""
+    if getattr(model_config, "transformers_weights", None) is not None:
+        raise NotReady(
+            f"model {config.name!r}: config.json of {config.source} sets `transformers_weights`: remove it and name the"
+            f" weights {SINGLE}"
+        )
+    if (folder / "adapter_config.json").is_file():
+        raise NotReady(f"model {config.name!r}: {config.source} holds an adapter: merge it into the model's weights")
 
 
 def _refuse_invented_weights(config: ClassifierConfig, info: dict[str, Any]) -> None:

@@ -84,16 +84,6 @@ def without_reasoning(content: str) -> str:
     return "" if opened else content
 
 
-def plain(message: Message) -> dict[str, Any]:
-    """The message with text parts joined to one string: a template would print a list of parts as Python source."""
-    content = message.get("content")
-    if content is None or isinstance(content, str):
-        return dict(message)
-    if not isinstance(content, Sequence) or any(part.get("type") != "text" for part in content):
-        raise RenderingFailed("content must be a string or a list of parts of type 'text'")
-    return {**message, "content": "".join(part["text"] for part in content)}
-
-
 class Renderer:
     """Renders the items of one model. Blocking, safe to call from several threads."""
 
@@ -141,7 +131,7 @@ class Renderer:
         return list(self._tokenizer(text, add_special_tokens=add, verbose=False)["input_ids"])
 
     def _prepare(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        prepared = [plain(message) for message in messages]
+        prepared = [dict(message) for message in messages]
         if self._config.reasoning == "strip" and prepared[-1].get("role") == "assistant":
             response = {key: value for key, value in prepared[-1].items() if key not in REASONING_FIELDS}
             if isinstance(response.get("content"), str):

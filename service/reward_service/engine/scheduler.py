@@ -2,19 +2,21 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reward_service.engine.batching import Rank, Waiter, Work, by_age, by_priority, choose, padded_tokens
+from reward_service.engine.batching import choose, front, padded_tokens
 from reward_service.engine.engine import Estimate, ItemError, Priority
 from reward_service.engine.rendering import Key, Rendered
+from reward_service.engine.waiting import Waiter, Waiting, Work
 from reward_service.errors import DeadlineExceeded, EngineFailed, NotFinite, ServiceError
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ Forward = Callable[[Sequence[Rendered]], NDArray[np.float64]]
 Outputs = NDArray[np.float64] | ServiceError
 
 FAILING_BATCHES = 3
-"""A model is out of order after so many batches in a row without a single score."""
+"""A model is out of order after so many batches in a row that failed as a whole."""
 FAILURE_LASTS_S = 30.0
 """How long it is called so after the last of them: then traffic may come back and try it."""
 OLDEST_EVERY = 8
@@ -45,7 +47,7 @@ class Lane:
     model: str
     forward: Forward
     max_batch_tokens: int
-    waiting: dict[Key, Work] = field(default_factory=dict)
+    waiting: Waiting = field(default_factory=Waiting)
     computing: dict[Key, Work] = field(default_factory=dict)
     served_s: float = 0.0
     turn: int = 0
@@ -60,13 +62,36 @@ class Lane:
         return self._last_error if recent and self._failed_batches >= FAILING_BATCHES else None
 
     def note(self, outputs: Sequence[Outputs]) -> None:
-        """Counts batches in which nothing could be scored."""
-        errors = [one.detail for one in outputs if isinstance(one, ServiceError)]
-        if len(errors) < len(outputs):
+        """Counts batches in which everything failed; NaN is an answer of a device that works."""
+        failures = [one.detail for one in outputs if isinstance(one, EngineFailed)]
+        if len(failures) < len(outputs):
             self._failed_batches = 0
         else:
             self._failed_batches += 1
-            self._failed_at, self._last_error = time.monotonic(), errors[-1]
+            self._failed_at, self._last_error = time.monotonic(), failures[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """The outputs of a piece of work, when its batch started and how long it took."""
+
+    outputs: NDArray[np.float64]
+    started: float
+    seconds: float
+
+    def estimate(self, work: Work, waiter: Waiter, tokens_computed: int) -> Estimate:
+        """What one of its waiters is told."""
+        return Estimate(
+            outputs=self.outputs,
+            tokens=work.tokens,
+            tokens_computed=tokens_computed,
+            response_tokens=waiter.response_tokens,
+            queue_s=max(0.0, self.started - waiter.since),
+            compute_s=self.seconds,
+        )
+
+
+Answered = Sequence[tuple[Work, Computed | ItemError]]
 
 
 class DeviceThread:
@@ -124,19 +149,27 @@ class DeviceThread:
         answer: asyncio.Future[Estimate | ItemError] = asyncio.get_running_loop().create_future()
         waiter = Waiter(answer, deadline, time.monotonic(), rendered.response_tokens)
         with self._state:
-            work = lane.waiting.get(rendered.key) or lane.computing.get(rendered.key)
-            if work is None:
-                work = self._enqueue(lane, Work(rendered, priority, lane.turn + ahead, self._orders))
-            work.priority = min(work.priority, priority)
-            work.turn = min(work.turn, lane.turn + ahead)
-            work.waiters.append(waiter)
+            key, turn = rendered.key, lane.turn + ahead
+            if (work := lane.waiting.get(key)) is not None:
+                lane.waiting.advance(work, priority, turn)
+            elif (work := lane.computing.get(key)) is None:
+                work = self._enqueue(lane, Work(rendered, priority, turn, self._orders))
+            work.waiters[answer] = waiter
             self._state.notify()
+        answer.add_done_callback(functools.partial(self._leave, lane, work))
         return answer
+
+    def _leave(self, lane: Lane, work: Work, answer: "asyncio.Future[Estimate | ItemError]") -> None:
+        if answer.cancelled():
+            with self._state:
+                work.waiters.pop(answer, None)
+                if not work.waiters and work.place is not None:
+                    lane.waiting.remove(work)
 
     def _enqueue(self, lane: Lane, work: Work) -> Work:
         if not lane.waiting:  # a lane that was idle does not claim the time that it left to others
             lane.served_s = max(lane.served_s, self._clock_s)
-        lane.waiting[work.rendered.key] = work
+        lane.waiting.add(work)
         self._orders += 1
         return work
 
@@ -154,7 +187,7 @@ class DeviceThread:
             with self._state:
                 lane.computing.clear()
                 lane.note([failed.error])
-            self._answer([(waiter, failed) for work in batch for waiter in work.waiters])
+            self._answer([(work, failed) for work in batch])
 
     def _next(self) -> tuple[Lane, list[Work]] | None:
         with self._state:
@@ -165,29 +198,27 @@ class DeviceThread:
             return picked
 
     def _pick(self) -> tuple[Lane, list[Work]] | None:
-        now = time.monotonic()
-        for lane in self._lanes:
-            self._drop_unwanted(lane, now)
-        busy = [lane for lane in self._lanes if lane.waiting]
-        if not busy:
-            return None
-        self._batches += 1
-        oldest = self._batches % OLDEST_EVERY == 0
-        rank: Rank = by_age if oldest else by_priority
-        lane = min(busy, key=by_oldest if oldest else by_share)
-        batch = choose(lane.waiting.values(), rank, lane.max_batch_tokens)
-        self._clock_s = lane.served_s
-        if not oldest:
-            lane.turn = max(lane.turn, batch[0].turn)
-        for work in batch:
-            lane.computing[work.rendered.key] = lane.waiting.pop(work.rendered.key)
-        return lane, batch
+        oldest = (self._batches + 1) % OLDEST_EVERY == 0
+        for lane in sorted((lane for lane in self._lanes if lane.waiting), key=by_oldest if oldest else by_share):
+            batch = self._take(lane, lane.waiting.in_age() if oldest else lane.waiting.in_rank())
+            if batch:
+                self._batches += 1
+                self._clock_s = lane.served_s
+                if not oldest:
+                    lane.turn = max(lane.turn, batch[0].turn)
+                return lane, batch
+        return None
 
-    def _drop_unwanted(self, lane: Lane, now: float) -> None:
-        unwanted = [key for key, work in lane.waiting.items() if not work.wanted(now)]
-        expired = [lane.waiting.pop(key) for key in unwanted]
+    def _take(self, lane: Lane, works: Iterator[Work]) -> list[Work]:
+        """The next batch of a lane; empty when nobody waits for any of its work."""
+        window, unwanted = front(works, lane.max_batch_tokens, time.monotonic())
         late = ItemError(DeadlineExceeded("the time that the request allowed was over before the item was computed"))
-        self._answer([(waiter, late) for work in expired for waiter in work.waiters])
+        self._answer([(work, late) for work in unwanted])
+        batch = choose(window, lane.max_batch_tokens) if window else []
+        for work in [*unwanted, *batch]:
+            lane.waiting.remove(work)
+        lane.computing.update((work.rendered.key, work) for work in batch)
+        return batch
 
     def _serve(self, lane: Lane, batch: list[Work]) -> None:
         started = time.monotonic()
@@ -207,15 +238,16 @@ class DeviceThread:
                 padded_tokens=padded_tokens(lengths),
                 seconds=seconds,
             )
-        computed = zip(batch, outputs, strict=True)
-        self._answer([told for work, output in computed for told in answers(work, output, started, seconds)])
+        self._answer(
+            [(work, _answer_of(output, started, seconds)) for work, output in zip(batch, outputs, strict=True)]
+        )
 
     def _measure(self, tokens: int, seconds: float) -> None:
         self._recent_tokens = 0.9 * self._recent_tokens + tokens
         self._recent_s = 0.9 * self._recent_s + seconds
         self.tokens_per_s = self._recent_tokens / max(self._recent_s, 1e-9)
 
-    def _answer(self, answered: "list[tuple[Waiter, Estimate | ItemError]]") -> None:
+    def _answer(self, answered: Answered) -> None:
         if answered and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(_deliver, answered)
@@ -223,12 +255,12 @@ class DeviceThread:
 
 def by_share(lane: Lane) -> tuple[float, ...]:
     """Models with rollouts first; among them the one that has had the least time."""
-    return (min(work.priority for work in lane.waiting.values()), lane.served_s)
+    return (next(lane.waiting.in_rank()).priority, lane.served_s)
 
 
 def by_oldest(lane: Lane) -> tuple[float, ...]:
     """The model whose work waits longest."""
-    return (min(work.order for work in lane.waiting.values()),)
+    return (next(lane.waiting.in_age()).order,)
 
 
 def compute(forward: Forward, batch: Sequence[Rendered]) -> list[Outputs]:
@@ -248,29 +280,16 @@ def _not_finite(row: NDArray[np.float64]) -> NotFinite:
     return NotFinite(f"the model gave {row.tolist()} for this conversation")
 
 
-def answers(
-    work: Work, outputs: Outputs, started: float, seconds: float
-) -> "list[tuple[Waiter, Estimate | ItemError]]":
-    """What each waiter of a computed piece of work is told; the first one bears its tokens."""
-    if isinstance(outputs, ServiceError):
-        return [(waiter, ItemError(outputs)) for waiter in work.waiters]
-    return [
-        (
-            waiter,
-            Estimate(
-                outputs=outputs,
-                tokens=work.tokens,
-                tokens_computed=work.tokens if waiter is work.waiters[0] else 0,
-                response_tokens=waiter.response_tokens,
-                queue_s=max(0.0, started - waiter.since),
-                compute_s=seconds,
-            ),
-        )
-        for waiter in work.waiters
-    ]
+def _answer_of(outputs: Outputs, started: float, seconds: float) -> Computed | ItemError:
+    return ItemError(outputs) if isinstance(outputs, ServiceError) else Computed(outputs, started, seconds)
 
 
-def _deliver(answered: "list[tuple[Waiter, Estimate | ItemError]]") -> None:
-    for waiter, result in answered:
-        if not waiter.answer.done():
-            waiter.answer.set_result(result)
+def _deliver(answered: Answered) -> None:
+    """On the event loop: answers who still waits. The first who is answered bears the tokens of an item."""
+    for work, answer in answered:
+        bears = work.tokens
+        for waiter in [waiter for waiter in work.waiters.values() if not waiter.answer.done()]:
+            waiter.answer.set_result(
+                answer if isinstance(answer, ItemError) else answer.estimate(work, waiter, tokens_computed=bears)
+            )
+            bears = 0

@@ -16,7 +16,7 @@ from reward_service.engine.rendering import Renderer
 from reward_service.engine.scheduler import Forward
 from reward_service.errors import NotReady
 
-PROBE = "A short text is enough to see how the model reads one, and how it reads two at once."
+PROBE = "A short text is enough to see how the model reads one, and how it reads several at once. " * 6
 
 
 class TorchEngine:
@@ -48,13 +48,15 @@ class TorchEngine:
         self._intake = Intake(lane, device, renderer.render, self._devices.rendering)
         self._card = card
 
-    async def score(self, items: Sequence[Item], *, priority: Priority, deadline: float) -> list[Estimate | ItemError]:
+    async def score(
+        self, items: Sequence[Item], *, priority: Priority, deadline: float, admitted: bool = False
+    ) -> list[Estimate | ItemError]:
         """One result per item, in order."""
         if self._intake is None:
             raise self._not_ready()
         fixed = {index: result for index, item in enumerate(items) if (result := self._unfinished(item)) is not None}
         rest = [item for index, item in enumerate(items) if index not in fixed]
-        scored = iter(await self._intake.score(rest, priority=priority, deadline=deadline))
+        scored = iter(await self._intake.score(rest, priority=priority, deadline=deadline, admitted=admitted))
         return [fixed[index] if index in fixed else next(scored) for index in range(len(items))]
 
     async def close(self) -> None:
@@ -75,8 +77,8 @@ class TorchEngine:
         loaded = load(config, resolve_device(config.device))
         renderer = Renderer(loaded.tokenizer, config, max_tokens=loaded.max_tokens, pad_token_id=loaded.pad_token_id)
         try:
-            probe = np.asarray(loaded.tokenizer(PROBE)["input_ids"], dtype=np.int32)[: max(1, loaded.max_tokens - 1)]
-            forward = padded_forward(loaded.model, probe, loaded.pad_token_id)
+            ids = loaded.tokenizer(PROBE, verbose=False)["input_ids"][: max(1, loaded.max_tokens - 1)]
+            forward = padded_forward(loaded.model, np.asarray(ids, dtype=np.int32), loaded.pad_token_id)
         except Exception as error:
             raise NotReady(f"model {config.name!r} loads but fails on its first text: {error}") from error
         card = EngineCard(
