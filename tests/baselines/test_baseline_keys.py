@@ -35,11 +35,11 @@ def test_spellings_of_one_prompt_have_one_key(same: Any) -> None:
     assert prompt_key(same, tools=[]) == prompt_key(same, tools=None)
 
 
-def test_fields_not_given_inside_a_message_do_not_count() -> None:
-    call = {"id": "1", "function": {"name": "f", "arguments": "{}"}}
-    assert prompt_key([{**USER, "tool_calls": [{**call, "index": None}]}]) == prompt_key(
-        [{**USER, "tool_calls": [call]}]
-    )
+def test_null_means_something_in_the_arguments_of_a_tool_call() -> None:
+    def calling(arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]
+
+    assert prompt_key(calling({"limit": None})) != prompt_key(calling({}))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,16 @@ def test_text_that_is_not_valid_unicode_has_a_key() -> None:
 def test_a_prompt_that_is_not_json_is_refused(content: Any) -> None:
     with pytest.raises(InvalidRequest, match="not JSON"):
         prompt_key([{"role": "user", "content": content}])
+
+
+def test_a_prompt_nested_too_deeply_is_refused() -> None:
+    deep: Any = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
+        prompt_key([{**USER, "tool_calls": [deep]}])
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
+        prompt_key("Hello", [deep])
 
 
 def test_the_layout_of_the_store() -> None:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_service.baselines import MAX_ROWS, Entry, PolicyState, Rows, Snapshot, StoredRows
-from reward_service.baselines.entries import rows_by_prompt
+from reward_service.baselines.entries import sent_by_prompt
 from reward_service.baselines.records import (
+    Write,
     decode_outputs,
     decode_rows,
     decode_snapshot,
@@ -22,7 +23,13 @@ from reward_service.baselines.records import (
 from reward_service.baselines.rows import merge
 from reward_service.errors import InvalidRequest, StoreUnavailable
 
+WRITE = Write(b"01234567", b"89abcdef", b"ghijklmn")
+
 finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def rows_by_prompt(entries: list[Entry], labels: int, draw_source: str) -> dict[str, Rows]:
+    return {prompt: sent.rows for prompt, sent in sent_by_prompt(entries, labels, draw_source).items()}
 
 
 def rows_of(indexes: set[int], labels: int = 1) -> Rows:
@@ -113,7 +120,7 @@ def test_rows_cannot_be_written_to_since_caches_share_them() -> None:
 def test_an_entry_that_does_not_fit_is_refused_by_position_and_reason(entry: Entry, labels: int, sentence: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         rows_by_prompt([entry], labels, "key")
-    assert caught.value.detail.startswith("entry 0: ")
+    assert caught.value.detail.startswith("entries[0]: ")
     assert sentence in caught.value.detail
 
 
@@ -133,8 +140,12 @@ def any_rows(draw: st.DrawFn) -> Rows:
     return rows_by_prompt([entry], labels, draw(st.text()))["p"]
 
 
-@given(any_rows(), st.integers(0, 2**60), st.lists(st.binary(min_size=8, max_size=8), max_size=32))
-def test_rows_come_back_from_bytes_as_they_were(rows: Rows, revision: int, writes: list[bytes]) -> None:
+eight_bytes = st.binary(min_size=8, max_size=8)
+writes = st.lists(st.builds(Write, eight_bytes, eight_bytes, eight_bytes), max_size=32)
+
+
+@given(any_rows(), st.integers(0, 2**60), writes)
+def test_rows_come_back_from_bytes_as_they_were(rows: Rows, revision: int, writes: list[Write]) -> None:
     stored = StoredRows(rows, revision, tuple(writes))
     assert decode_rows("k", encode_rows(stored)) == stored
     snapshot = Snapshot(rows, 123, revision)
@@ -150,11 +161,11 @@ def test_states_and_outputs_come_back_from_bytes_as_they_were() -> None:
 
 def test_256_rows_take_about_8_kb_and_64_about_2() -> None:
     assert len(encode_rows(StoredRows(rows_of(set(range(256))), 1))) == 27 + 256 * 32
-    assert len(encode_rows(StoredRows(rows_of(set(range(64)), labels=3), 1, (b"01234567",)))) == 27 + 8 + 64 * 48
+    assert len(encode_rows(StoredRows(rows_of(set(range(64)), labels=3), 1, (WRITE,)))) == 27 + 24 + 64 * 48
 
 
 def test_damaged_bytes_are_never_read_as_rows() -> None:
-    data = bytearray(encode_rows(StoredRows(rows_of(set(range(9))), 1, (b"01234567",))))
+    data = bytearray(encode_rows(StoredRows(rows_of(set(range(9))), 1, (WRITE,))))
     for position in random.Random(0).sample(range(len(data)), 100):
         damaged = bytes([*data[:position], data[position] ^ 0x40, *data[position + 1 :]])
         with pytest.raises(StoreUnavailable, match="rows/x"):
@@ -168,6 +179,6 @@ def test_a_newer_format_and_another_kind_are_named() -> None:
     data = bytearray(encode_state(PolicyState()))
     with pytest.raises(StoreUnavailable, match="its kind is b'RPOL', not b'RROW'"):
         decode_rows("k", bytes(data))
-    data[4] = 2
-    with pytest.raises(StoreUnavailable, match="has format 2; this release reads format 1"):
+    data[4] = 3
+    with pytest.raises(StoreUnavailable, match="has format 3; this release reads format 2"):
         decode_state("k", bytes(data))

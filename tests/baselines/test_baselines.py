@@ -1,13 +1,12 @@
-"""Baselines through their front door: writes, replays, revisions, freezing, restarts, deletes, coverage."""
+"""Baselines through their front door: writes, revisions, freezing, restarts, deletes."""
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from reward_service.baselines import Baselines, Deletion, Entry, PolicyState, PutResult, Rows, RowsKey
+from reward_service.baselines import Baselines, Deletion, Entry, PolicyState, RowsKey, SnapshotKey
 from reward_service.baselines.keys import policy_key
 from reward_service.errors import (
     BaselineNotFound,
@@ -17,29 +16,7 @@ from reward_service.errors import (
     StoreUnavailable,
 )
 from reward_service.stores import SqliteStore, Store
-
-MODEL = "sha256:" + "a" * 64
-OTHER_MODEL = "sha256:" + "b" * 64
-
-
-async def put(baselines: Baselines, *entries: Entry, **changes: Any) -> PutResult:
-    given: dict[str, Any] = {"fingerprint": MODEL, "policy": "sft", "policy_revision": "r1", "labels": 1}
-    return await baselines.put(entries=entries, **(given | changes))
-
-
-async def rows_of(baselines: Baselines, prompt: str = "p", **changes: str) -> Rows | None:
-    key = RowsKey(**({"fingerprint": MODEL, "policy": "sft", "prompt": prompt} | changes))
-    found = (await baselines.look_up(rows=[key])).rows
-    return found[key].rows if key in found else None
-
-
-async def rewards_of(baselines: Baselines, prompt: str = "p") -> list[float]:
-    rows = await rows_of(baselines, prompt)
-    return [] if rows is None else sorted(rows.outputs[:, 0])
-
-
-async def state_of(baselines: Baselines, policy: str = "sft") -> PolicyState:
-    return (await baselines.look_up(policies=[policy])).policies[policy]
+from tests.baselines.writing import MODEL, OTHER_MODEL, put, rewards_of, rows_of, state_of
 
 
 async def test_64_rewards_give_the_quantile_of_numpy_after_a_restart_too(tmp_path: Path) -> None:
@@ -87,30 +64,6 @@ async def test_a_put_says_what_it_changed(store: Store) -> None:
     assert (second.written, second.unchanged, second.state) == (1, 1, PolicyState("r1", False, 2, 3))
 
 
-async def test_a_put_without_idempotency_key_is_new_each_time(store: Store) -> None:
-    baselines = Baselines(store)
-    await put(baselines, Entry("p", [1]), mode="merge")
-    await put(baselines, Entry("p", [1]), mode="merge")
-    assert await rewards_of(baselines) == [1, 1]
-
-
-@pytest.mark.parametrize("mode", ["replace", "merge"])
-async def test_a_late_replay_changes_nothing_though_another_replace_came_between(store: Store, mode: str) -> None:
-    baselines = Baselines(store)
-    await put(baselines, Entry("p", [1]), mode=mode, idempotency_key="first")
-    await put(baselines, Entry("p", [2]), idempotency_key="second")
-    replay = await put(baselines, Entry("p", [1]), mode=mode, idempotency_key="first")
-    assert (replay.written, replay.unchanged, replay.state.revision) == (0, 1, 2)
-    assert await rewards_of(baselines) == [2]
-
-
-async def test_parts_of_one_sample_may_share_an_idempotency_key(store: Store) -> None:
-    baselines = Baselines(store)
-    for part in (["K:0"], ["K:1"], ["K:0"]):
-        await put(baselines, Entry("p", [float(part[0][-1])], draw_ids=part), mode="merge", idempotency_key="K")
-    assert await rewards_of(baselines) == [0, 1]
-
-
 async def test_rows_carry_the_revision_of_the_write_that_changed_them(store: Store) -> None:
     baselines = Baselines(store)
     await put(baselines, Entry("p", [1]))
@@ -143,15 +96,15 @@ async def test_another_policy_revision_is_refused_naming_both(
 async def test_a_frozen_policy_refuses_writes_until_it_is_unfrozen(store: Store) -> None:
     baselines = Baselines(store)
     await put(baselines, Entry("p", [1]))
-    assert await baselines.freeze("sft", True) == PolicyState("r1", True, 2, 1)
-    assert await baselines.freeze("sft", True) == PolicyState("r1", True, 2, 1)
-    with pytest.raises(PolicyFrozen, match="'sft' are frozen at revision 2"):
+    assert await baselines.freeze("sft", True) == PolicyState("r1", True, 1, 1)
+    assert await baselines.freeze("sft", True) == PolicyState("r1", True, 1, 1)
+    with pytest.raises(PolicyFrozen, match="'sft' are frozen at revision 1"):
         await put(baselines, Entry("p", [2]))
     with pytest.raises(PolicyFrozen):
         await baselines.delete(fingerprint=MODEL, policy="sft")
     assert await rewards_of(baselines) == [1]
     await baselines.freeze("sft", False)
-    assert (await put(baselines, Entry("p", [2]))).state.revision == 4
+    assert (await put(baselines, Entry("p", [2]))).state.revision == 2
 
 
 async def test_a_policy_without_baselines_cannot_be_frozen(store: Store) -> None:
@@ -161,7 +114,7 @@ async def test_a_policy_without_baselines_cannot_be_frozen(store: Store) -> None
 
 async def test_one_bad_entry_writes_nothing(store: Store) -> None:
     baselines = Baselines(store)
-    with pytest.raises(InvalidRequest, match="entry 1"):
+    with pytest.raises(InvalidRequest, match=r"entries\[1\]"):
         await put(baselines, Entry("p", [1]), Entry("q", []))
     await put(baselines, Entry("q", [1]))
     with pytest.raises(InvalidRequest, match="1 and 2 outputs"):
@@ -195,12 +148,47 @@ async def test_deleting_a_policy_under_all_models_frees_its_name_but_the_revisio
     assert await rows_of(baselines, policy="sft-2") is not None
 
 
-async def test_coverage_counts_the_rows_of_each_prompt(store: Store) -> None:
+async def test_a_delete_that_names_no_model_frees_a_policy_whose_model_is_gone(store: Store) -> None:
     baselines = Baselines(store)
-    await put(baselines, Entry("many", [1] * 300), Entry("few", [1] * 7))
-    coverage = await baselines.coverage(fingerprint=MODEL, policy="sft", prompts=["many", "few", "none"], at_least=8)
-    assert coverage.counts == {"many": 256, "few": 7, "none": 0}
-    assert coverage.missing == ["few", "none"]
+    gone, snapshot_only = OTHER_MODEL, "sha256:" + "c" * 64
+    await put(baselines, *(Entry(f"p{i}", [i] * 8) for i in range(1100)), fingerprint=gone)
+    await baselines.build_snapshot(fingerprint=gone, policy="sft")
+    document = await baselines.snapshot_document(fingerprint=gone, policy="sft")
+    await baselines.load_snapshot({**document, "fingerprint": snapshot_only}, fingerprint=snapshot_only, policy="sft")
+    await put(baselines, Entry("p", [1]))
+    await put(baselines, Entry("p", [1]), policy="sft-2", fingerprint=gone)
+    await baselines.delete(fingerprint=MODEL, policy="sft")
+    with pytest.raises(
+        PolicyRevisionConflict, match=r"1102 record\(s\) under all models.*by a delete that names no model"
+    ):
+        await put(baselines, Entry("p", [1]), policy_revision="r2")
+    deletion = await baselines.delete(fingerprint=None, policy="sft")
+    assert (deletion.deleted, deletion.state.records, deletion.state.policy_revision) == (1100, 0, None)
+    snapshots = [SnapshotKey(model, "sft") for model in (gone, snapshot_only)]
+    assert not (await baselines.look_up(snapshots=snapshots)).snapshots
+    assert (await put(baselines, Entry("p", [1]), policy_revision="r2")).state.records == 1
+    assert await rows_of(baselines, policy="sft-2", fingerprint=gone) is not None
+
+
+async def test_a_prompt_can_be_deleted_under_all_models(store: Store) -> None:
+    baselines = Baselines(store)
+    for model in (MODEL, OTHER_MODEL):
+        await put(baselines, Entry("p", [1]), Entry("q", [2]), fingerprint=model)
+    deletion = await baselines.delete(fingerprint=None, policy="sft", prompt="p")
+    assert (deletion.deleted, deletion.state.records) == (2, 2)
+    assert (await baselines.delete(fingerprint=None, policy="none", prompt="p")).deleted == 0
+
+
+async def test_whether_a_write_would_be_refused_can_be_asked_before_it(store: Store) -> None:
+    baselines = Baselines(store)
+    await baselines.check_writable("sft", "r1")
+    await put(baselines, Entry("p", [1]))
+    await baselines.check_writable("sft", "r1")
+    with pytest.raises(PolicyRevisionConflict, match="'r2'"):
+        await baselines.check_writable("sft", "r2")
+    await Baselines(store).freeze("sft", True)
+    with pytest.raises(PolicyFrozen):
+        await baselines.check_writable("sft", "r1")
 
 
 async def test_damaged_rows_and_a_closed_store_are_unavailable_not_missing(store: Store) -> None:

@@ -1,6 +1,9 @@
 """Global snapshots: which rows, how many prompts, frozen until rebuilt, and in and out of JSON."""
 
+import asyncio
 import json
+import tracemalloc
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -66,16 +69,100 @@ async def test_more_prompts_than_rows_give_one_row_each_of_a_fair_sample(store: 
     assert abs(snapshot.rows.outputs.mean() - 3000) < 150
 
 
-async def test_the_same_rows_give_the_same_snapshot_in_any_order() -> None:
-    baselines = Baselines(MemoryStore())
-    counts = {str(number): 8 + number % 40 for number in range(120)}
-    await put(baselines, counts)
-    collected = [item async for item in baselines._prompts(f"rows/{MODEL}/sft/")]
+@pytest.mark.parametrize("count", [120, 5000])
+async def test_the_same_rows_give_the_same_snapshot_in_any_order(count: int) -> None:
+    store = MemoryStore()
+    await put(Baselines(store), {str(number): 8 + number % 40 for number in range(count)})
+    stored = await store.scan(f"rows/{MODEL}/sft/", limit=count)
     forwards, backwards = Pool(8), Pool(8)
-    for pool, items in ((forwards, collected), (backwards, collected[::-1])):
-        for prompt, rows in items:
-            pool.add(prompt, rows)
+    forwards.add_page(stored)
+    backwards.add_page(stored[::-1])
     assert forwards.snapshot() == backwards.snapshot()
+
+
+async def test_references_that_were_sent_in_order_of_reward_give_a_fair_sample() -> None:
+    baselines = Baselines(MemoryStore())
+    entries = [Entry(str(number), [float(reward) for reward in range(16)]) for number in range(4096)]
+    await baselines.put(**WHERE, policy_revision="r1", entries=entries, labels=1, idempotency_key="k")
+    snapshot = await baselines.build_snapshot(**WHERE)
+    assert abs(snapshot.rows.outputs.mean() - 7.5) < 0.3
+    assert len(np.unique(snapshot.rows.outputs)) == 16
+
+
+async def test_a_pool_holds_little_more_than_a_snapshot_needs() -> None:
+    store, pool = MemoryStore(), Pool(8)
+    await put(Baselines(store), prompts(1500, 256))
+    page = await store.scan(f"rows/{MODEL}/sft/", limit=1500)
+    tracemalloc.start()
+    pool.add_page(page)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 5_000_000
+
+
+class BusyStore(MemoryStore):
+    """A store to which something happens after every page that is read of it."""
+
+    after_page: Callable[[], Awaitable[None]] | None = None
+
+    async def scan(self, prefix: str, *, after: str = "", limit: int = 1000) -> list[tuple[str, bytes]]:
+        page = await super().scan(prefix, after=after, limit=limit)
+        if self.after_page is not None:
+            await self.after_page()
+        return page
+
+
+async def test_other_work_goes_on_between_the_pages_of_a_build() -> None:
+    store = BusyStore()
+    await put(Baselines(store), prompts(3000, 8))
+    ticks, seen = 0, []
+
+    async def note() -> None:
+        seen.append(ticks)
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    store.after_page = note
+    other_work = asyncio.create_task(tick())
+    await Baselines(store).build_snapshot(**WHERE)
+    other_work.cancel()
+    assert len(seen) == len(set(seen)) == 4
+
+
+async def test_a_snapshot_holds_no_rows_that_were_deleted_or_replaced_while_it_was_built() -> None:
+    store = BusyStore()
+    baselines = Baselines(store)
+    await put(baselines, prompts(1200, 8))
+
+    async def replace_and_delete() -> None:
+        store.after_page = None
+        await baselines.delete(**WHERE, prompt="0")
+        entry = Entry("1", [-1.0] * 8)
+        await baselines.put(**WHERE, policy_revision="r1", entries=[entry], labels=1)
+
+    store.after_page = replace_and_delete
+    snapshot = await baselines.build_snapshot(**WHERE)
+    assert snapshot.prompts == 1199
+    assert {0.0, 1.0}.isdisjoint(snapshot.rows.outputs.ravel())
+    assert -1.0 in snapshot.rows.outputs
+
+
+async def test_a_snapshot_of_a_policy_that_is_always_written_to_is_refused() -> None:
+    store = BusyStore()
+    baselines = Baselines(store)
+    await put(baselines, prompts(100, 8))
+
+    async def replace() -> None:
+        await put(baselines, {"0": 8}, idempotency_key=None)
+
+    store.after_page = replace
+    with pytest.raises(BaselineUnusable, match="written to while its references were pooled, 3 times in a row"):
+        await baselines.build_snapshot(**WHERE)
+    assert not (await baselines.look_up(snapshots=[KEY])).snapshots
 
 
 async def test_under_100_prompts_a_snapshot_is_refused_with_the_count() -> None:

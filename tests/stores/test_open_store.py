@@ -29,7 +29,9 @@ async def test_relative_sqlite_urls_start_at_the_working_folder(
     assert (tmp_path / ".reward-service" / "store.db").exists()
 
 
-@pytest.mark.parametrize("url", ["postgres://x", "store.db", "", "sqlite://", "sqlite:///"])
+@pytest.mark.parametrize(
+    "url", ["postgres://x", "store.db", "", "memory", "sqlite://", "sqlite:///", "sqlite://store.db"]
+)
 def test_other_urls_are_refused_with_what_is_valid(url: str) -> None:
     with pytest.raises(ValueError, match="valid: "):
         open_store(url)

@@ -1,6 +1,6 @@
 """Reference rows, global snapshots and canned responses: stored, merged, and read in one round trip per request."""
 
-from reward_service.baselines.baselines import Baselines, Compute, Coverage
+from reward_service.baselines.baselines import Baselines, Compute
 from reward_service.baselines.entries import Entry
 from reward_service.baselines.keys import CannedKey, RowsKey, SnapshotKey, prompt_key
 from reward_service.baselines.reading import Lookup
@@ -13,7 +13,6 @@ __all__ = [
     "Baselines",
     "CannedKey",
     "Compute",
-    "Coverage",
     "Deletion",
     "Entry",
     "Lookup",

@@ -1,8 +1,7 @@
 """Baselines: reference rows per model, policy and prompt, global snapshots and canned responses, over one store."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -10,44 +9,43 @@ from uuid import uuid4
 import numpy as np
 
 from reward_service.baselines.cache import Cache
-from reward_service.baselines.entries import Entry, rows_by_prompt
+from reward_service.baselines.entries import Entry, sent_by_prompt
 from reward_service.baselines.flights import SingleFlight
-from reward_service.baselines.keys import CannedKey, RowsKey, SnapshotKey, policy_key, rows_prefix
+from reward_service.baselines.keys import ROWS, SNAPSHOTS, CannedKey, RowsKey, SnapshotKey, policy_key, rows_prefix
+from reward_service.baselines.policies import refuse_frozen, refuse_other_revision
 from reward_service.baselines.reading import Lookup, Reader
 from reward_service.baselines.records import (
     Mode,
     PolicyState,
     Snapshot,
-    decode_rows,
     decode_state,
     encode_outputs,
     encode_state,
 )
-from reward_service.baselines.rows import Floats, Rows, frozen
+from reward_service.baselines.rows import Floats, frozen
 from reward_service.baselines.snapshots import Pool, from_document, to_document
-from reward_service.baselines.writing import Deletion, Put, PutResult, delete_records, set_frozen, set_snapshot
-from reward_service.errors import BaselineNotFound, NotFinite, ServiceError
+from reward_service.baselines.writing import (
+    Deletion,
+    Put,
+    PutResult,
+    delete_records,
+    set_frozen,
+    set_pooled,
+    set_snapshot,
+)
+from reward_service.errors import BaselineNotFound, BaselineUnusable, NotFinite, ServiceError
 from reward_service.stores import Store, Values
+from reward_service.stores.base import END
 
 T = TypeVar("T")
 Compute = Callable[[list[CannedKey]], Coroutine[Any, Any, Sequence[Floats | ServiceError]]]
 
 CACHE_BYTES = 256 * 2**20
 PAGE = 1000
+POOLED_AT_ONCE = 100
+"""Prompts per turn of a thread: as long as one lasts, its many short array operations can keep the lock of Python."""
 DEFAULT_AT_LEAST = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """How many rows each prompt (by its key) has."""
-
-    counts: Mapping[str, int]
-    at_least: int
-
-    @property
-    def missing(self) -> list[str]:
-        """The prompts with fewer than `at_least` rows."""
-        return [prompt for prompt, count in self.counts.items() if count < self.at_least]
+SNAPSHOT_ATTEMPTS = 3
 
 
 class Baselines:
@@ -99,25 +97,34 @@ class Baselines:
         mode: Mode = "replace",
         idempotency_key: str | None = None,
     ) -> PutResult:
-        """Write the rows of all entries, or none. The same idempotency key sent again changes nothing."""
+        """Write the rows of all entries, or none. The same write with the same idempotency key changes nothing.
+
+        IdempotencyConflict when the key came with other content for a prompt; a merge may send parts of one sample, of
+        other draws, under one key. A prompt remembers its last 32 keys.
+        """
         draw_source = idempotency_key or uuid4().hex
-        by_prompt = await asyncio.to_thread(rows_by_prompt, entries, labels, draw_source)
-        rows = {RowsKey(fingerprint, policy, prompt): rows for prompt, rows in by_prompt.items()}
-        put = Put(policy, policy_revision, mode, idempotency_key, rows)
+        by_prompt = await asyncio.to_thread(sent_by_prompt, entries, labels, draw_source)
+        sent = {RowsKey(fingerprint, policy, prompt): one for prompt, one in by_prompt.items()}
+        put = Put(policy, policy_revision, mode, idempotency_key, sent)
         return await self._update(put.keys, put.apply)
 
-    async def delete(self, *, fingerprint: str, policy: str, prompt: str | None = None) -> Deletion:
-        """Delete the rows of one prompt, or all rows and the snapshot of the policy by the model.
+    async def check_writable(self, policy: str, policy_revision: str | None) -> None:
+        """Raise PolicyFrozen or PolicyRevisionConflict if a write would now, before work is spent on preparing it."""
+        state = await self._state(policy)
+        refuse_frozen(policy, state)
+        refuse_other_revision(policy, state, policy_revision)
+
+    async def delete(self, *, fingerprint: str | None, policy: str, prompt: str | None = None) -> Deletion:
+        """Delete the rows of one prompt, or all rows and the snapshot of the policy; by one model, or (None) by all.
 
         All of a policy goes in steps of 1,000 prompts, each atomic. With the last record of a policy under any model
         its name is free for another policy revision.
         """
+        models = await self._fingerprints() if fingerprint is None else [fingerprint]
         if prompt is not None:
-            return await self._delete(policy, [RowsKey(fingerprint, policy, prompt).store_key])
-        deleted, prefix = 0, rows_prefix(fingerprint, policy)
-        while page := await self._store.scan(prefix, limit=PAGE):
-            deleted += (await self._delete(policy, [key for key, _ in page])).deleted
-        rest = await self._delete(policy, [SnapshotKey(fingerprint, policy).store_key])
+            return await self._delete(policy, [RowsKey(model, policy, prompt).store_key for model in models])
+        deleted = sum([await self._delete_rows(model, policy) for model in models])
+        rest = await self._delete(policy, [SnapshotKey(model, policy).store_key for model in models])
         return Deletion(deleted, rest.state)
 
     async def freeze(self, policy: str, is_frozen: bool) -> PolicyState:
@@ -132,33 +139,31 @@ class Baselines:
 
         return await self._update([policy_key(policy)], change)
 
-    async def coverage(self, *, fingerprint: str, policy: str, prompts: Collection[str], at_least: int) -> Coverage:
-        """How many rows each of the prompts (by its key) has; 0 for one that has none."""
-        keys = [RowsKey(fingerprint, policy, prompt) for prompt in dict.fromkeys(prompts)]
-        counts: dict[str, int] = {}
-        for start in range(0, len(keys), PAGE):
-            page = keys[start : start + PAGE]
-            values = await self._store.get_many([key.store_key for key in page])
-            for key, data in zip(page, values, strict=True):
-                counts[key.prompt] = 0 if data is None else len(decode_rows(key.store_key, data).rows)
-        return Coverage(counts, at_least)
-
     async def build_snapshot(self, *, fingerprint: str, policy: str, at_least: int = DEFAULT_AT_LEAST) -> Snapshot:
         """Pool the rows of all prompts with at least `at_least` rows into the policy's global snapshot.
 
-        It stays as it is until it is built again; BaselineUnusable under 100 prompts.
+        It stays as it is until it is built again. BaselineUnusable under 100 prompts, or when the policy is written to
+        during each of three attempts.
         """
-        before = (await self.look_up(policies=[policy])).policies[policy]
-        pool = Pool(at_least)
-        async for prompt, rows in self._prompts(rows_prefix(fingerprint, policy)):
-            pool.add(prompt, rows)
-        snapshot = await asyncio.to_thread(pool.snapshot)
-        return await self._set_snapshot(SnapshotKey(fingerprint, policy), snapshot, before.policy_revision)
+        key = SnapshotKey(fingerprint, policy)
+        for _ in range(SNAPSHOT_ATTEMPTS):
+            before = await self._state(policy)
+            refuse_frozen(policy, before)
+            pooled = await self._pool(rows_prefix(fingerprint, policy), at_least)
+            change = partial(set_pooled, key, pooled, before)
+            snapshot = await self._update([policy_key(policy), key.store_key], change)
+            if snapshot is not None:
+                return snapshot
+        raise BaselineUnusable(
+            f"policy {policy!r} was written to while its references were pooled, {SNAPSHOT_ATTEMPTS} times in a row; "
+            "build the global snapshot when no writes are under way"
+        )
 
     async def load_snapshot(self, document: Mapping[str, Any], *, fingerprint: str, policy: str) -> Snapshot:
         """Set the policy's global snapshot from a `snapshot_document`, under the policy revision that it names."""
         key = SnapshotKey(fingerprint, policy)
-        return await self._set_snapshot(key, from_document(key, document), document.get("policy_revision"))
+        change = partial(set_snapshot, key, from_document(key, document), document.get("policy_revision"))
+        return await self._update([policy_key(policy), key.store_key], change)
 
     async def snapshot_document(self, *, fingerprint: str, policy: str) -> dict[str, Any]:
         """The policy's global snapshot as plain JSON, for `load_snapshot`; BaselineNotFound when it has none."""
@@ -180,16 +185,33 @@ class Baselines:
         change = partial(delete_records, policy)
         return await self._update([policy_key(policy), *keys], change)
 
-    async def _set_snapshot(self, key: SnapshotKey, snapshot: Snapshot, policy_revision: str | None) -> Snapshot:
-        change = partial(set_snapshot, key, snapshot, policy_revision)
-        return await self._update([policy_key(key.policy), key.store_key], change)
+    async def _delete_rows(self, fingerprint: str, policy: str) -> int:
+        deleted, prefix = 0, rows_prefix(fingerprint, policy)
+        while page := await self._store.scan(prefix, limit=PAGE):
+            deleted += (await self._delete(policy, [key for key, _ in page])).deleted
+        return deleted
 
-    async def _prompts(self, prefix: str) -> AsyncIterator[tuple[str, Rows]]:
-        after = ""
+    async def _fingerprints(self) -> list[str]:
+        """Every model with rows or snapshots of any policy, each found by one step over all keys of the one before."""
+        found: dict[str, None] = {}
+        for kind in (ROWS, SNAPSHOTS):
+            after = ""
+            while first := await self._store.scan(kind, after=after, limit=1):
+                fingerprint = first[0][0].split("/")[1]
+                found[fingerprint] = None
+                after = f"{kind}{fingerprint}/{END}"
+        return list(found)
+
+    async def _state(self, policy: str) -> PolicyState:
+        return (await self.look_up(policies=[policy])).policies[policy]
+
+    async def _pool(self, prefix: str, at_least: int) -> Snapshot:
+        pool, after = Pool(at_least), ""
         while page := await self._store.scan(prefix, after=after, limit=PAGE):
-            for key, data in page:
-                yield key.removeprefix(prefix), decode_rows(key, data).rows
+            for start in range(0, len(page), POOLED_AT_ONCE):
+                await asyncio.to_thread(pool.add_page, page[start : start + POOLED_AT_ONCE])
             after = page[-1][0]
+        return await asyncio.to_thread(pool.snapshot)
 
     async def _update(self, keys: Sequence[str], change: Callable[[Values], tuple[Values, T]]) -> T:
         """Update `keys` atomically and return what `change` says beside the new values."""

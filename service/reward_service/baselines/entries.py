@@ -1,13 +1,14 @@
 """What a caller writes for a prompt, turned into rows: draws are named, shapes are checked."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reward_service.baselines.rows import UNKNOWN, Draws, Floats, Ints, Rows, bottom, draw_hashes
+from reward_service.baselines.rows import DRAW_BYTES, UNKNOWN, Draws, Floats, Ints, Rows, bottom, draw_hashes
 from reward_service.errors import InvalidRequest
 
 Numbers = Sequence[float] | Sequence[Sequence[float]] | Floats
@@ -20,6 +21,8 @@ class Entry:
 
     `prompt` is a `prompt_key`; `rewards` and `std` are m numbers for a model with one label, else m lists of one number
     per label. `draw_ids` name the draws when the writer knows better than the idempotency key and a counter.
+    `responses` are the texts behind rewards that were computed here: what was sent, in place of the rewards, since
+    computing them again may give other last bits.
     """
 
     prompt: str
@@ -28,21 +31,57 @@ class Entry:
     tokens: Sequence[int] | None = None
     characters: Sequence[int] | None = None
     draw_ids: Sequence[str] | None = None
+    responses: Sequence[str] | None = None
 
 
-def rows_by_prompt(entries: Iterable[Entry], labels: int, draw_source: str) -> dict[str, Rows]:
-    """The rows of every prompt; entries of one prompt are joined.
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent for one prompt: the rows to write, and the sorted hashes of all draws with what each came as."""
+
+    rows: Rows
+    content: bytes
+
+
+@dataclass(slots=True)
+class Parts:
+    """What the entries of one prompt have brought so far."""
+
+    count: int = 0
+    rows: list[Rows] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+
+    def add(self, rows: Rows, contents: Iterable[bytes]) -> None:
+        """Take the rows of an entry, and what each came as."""
+        self.count += len(rows)
+        self.rows.append(rows)
+        self.contents += (
+            hashlib.blake2b(draw.tobytes() + content, digest_size=DRAW_BYTES).digest()
+            for draw, content in zip(rows.draws, contents, strict=True)
+        )
+
+    def sent(self) -> Sent:
+        """All of it, whatever its order and its split into entries."""
+        return Sent(bottom(self.rows), b"".join(sorted(self.contents)))
+
+
+def sent_by_prompt(entries: Iterable[Entry], labels: int, draw_source: str) -> dict[str, Sent]:
+    """What was sent for every prompt; entries of one prompt are joined.
 
     The draw id of a row is its own, or `<draw_source>:<index>` with the index counted per prompt.
     """
-    parts: dict[str, list[Rows]] = {}
-    counts: dict[str, int] = {}
+    parts: dict[str, Parts] = {}
     for position, entry in enumerate(entries):
-        start = counts.get(entry.prompt, 0)
-        rows = entry_rows(entry, labels, f"entry {position}", draw_source, start)
-        parts.setdefault(entry.prompt, []).append(rows)
-        counts[entry.prompt] = start + len(rows)
-    return {prompt: bottom(rows) for prompt, rows in parts.items()}
+        of_prompt = parts.setdefault(entry.prompt, Parts())
+        rows = entry_rows(entry, labels, f"entries[{position}]", draw_source, of_prompt.count)
+        of_prompt.add(rows, contents(entry, rows))
+    return {prompt: of_prompt.sent() for prompt, of_prompt in parts.items()}
+
+
+def contents(entry: Entry, rows: Rows) -> list[bytes]:
+    """What each reward of the entry came as: its response, else its numbers."""
+    if entry.responses is None:
+        return [outputs.tobytes() for outputs in rows.outputs]
+    return [response.encode("utf-8", "surrogatepass") for response in entry.responses]
 
 
 def entry_rows(entry: Entry, labels: int, where: str, draw_source: str, start: int) -> Rows:

@@ -6,7 +6,7 @@
     canned/<fingerprint>/<response and prompt>  the outputs for a canned response
 
 <fingerprint> is `sha256:` and 64 hexadecimal digits, <prompt> the 64 digits of `prompt_key`, <response and prompt> 64
-digits that hash both. A rows record takes 27 bytes, 8 for each write remembered (32 at most) and 24 + 8 x labels per
+digits that hash both. A rows record takes 27 bytes, 24 for each write remembered (32 at most) and 24 + 8 x labels per
 row (24 + 16 x labels if any row has a std), beside its key of about 150 bytes: with one label 2.1 kB for 64 rows and
 8.2 kB for 256, the most that a prompt keeps.
 """
@@ -23,6 +23,8 @@ from reward_service.errors import InvalidRequest
 
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,255}")
 Tools = Sequence[Mapping[str, Any]]
+ROWS = "rows/"
+SNAPSHOTS = "snapshot/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class SnapshotKey:
     @property
     def store_key(self) -> str:
         """Where the snapshot lies in the store."""
-        return f"snapshot/{segment('fingerprint', self.fingerprint)}/{segment('policy', self.policy)}"
+        return f"{SNAPSHOTS}{segment('fingerprint', self.fingerprint)}/{segment('policy', self.policy)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,15 @@ class CannedKey:
 def prompt_key(prompt: str | Sequence[Message], tools: Tools | None = None) -> str:
     """The hash of a prompt's messages and tools: 64 hexadecimal digits. A text equals one user message.
 
-    In messages, a field that is None counts as not given, at any depth; no tools equal an empty list. Tools are hashed
-    as they are, since None means something in a JSON schema. The order of fields does not matter.
+    A field of a message that is None counts as not given; no tools equal an empty list. What lies deeper is hashed as
+    it is, since None means something in the arguments of a tool call and in a JSON schema. The order of fields does not
+    matter.
     """
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     try:
-        return sha256({"messages": given(messages), "tools": list(tools or ())})
+        return sha256({"messages": [given(message) for message in messages], "tools": list(tools or ())})
+    except RecursionError as error:
+        raise InvalidRequest("the prompt's messages or tools are nested too deeply") from error
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"the prompt's messages or tools are not JSON: {error}") from error
 
@@ -86,7 +91,7 @@ def policy_key(policy: str) -> str:
 
 def rows_prefix(fingerprint: str, policy: str) -> str:
     """What the keys of all rows of a policy by one model start with."""
-    return f"rows/{segment('fingerprint', fingerprint)}/{segment('policy', policy)}/"
+    return f"{ROWS}{segment('fingerprint', fingerprint)}/{segment('policy', policy)}/"
 
 
 def segment(what: str, text: str) -> str:
@@ -96,13 +101,9 @@ def segment(what: str, text: str) -> str:
     return text
 
 
-def given(value: Any) -> Any:
-    """The JSON value without the fields that are None, so that both spellings of "not given" are equal."""
-    if isinstance(value, Mapping):
-        return {name: given(item) for name, item in value.items() if item is not None}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [given(item) for item in value]
-    return value
+def given(message: Message) -> dict[str, Any]:
+    """The message without its fields that are None, so that both spellings of "not given" are equal."""
+    return {name: value for name, value in message.items() if value is not None}
 
 
 def sha256(value: Any) -> str:

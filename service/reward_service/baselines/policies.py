@@ -22,8 +22,9 @@ def refuse_other_revision(policy: str, state: PolicyState, policy_revision: str 
     if state.records and state.policy_revision != policy_revision:
         raise PolicyRevisionConflict(
             f"policy {policy!r} stands for {revision_words(state.policy_revision)}, the write for "
-            f"{revision_words(policy_revision)}; give the other revision a policy name of its own, "
-            "or delete the old baselines"
+            f"{revision_words(policy_revision)}; give the other revision a policy name of its own, or delete the "
+            f"policy's {state.records} record(s) under all models, also those no longer served, by a delete that "
+            "names no model"
         )
 
 

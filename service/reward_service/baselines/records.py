@@ -4,6 +4,7 @@ import hashlib
 import json
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,15 +16,16 @@ from reward_service.errors import StoreUnavailable
 
 Mode = Literal["replace", "merge"]
 
-FORMAT = 1
+FORMAT = 2
 HEADER = struct.Struct("<4sHI")  # kind, format version, CRC-32 of the body
 SHAPE = struct.Struct("<IHB")  # rows, labels, whether any row has a std
 RECORD = struct.Struct("<QH")  # revision, writes remembered
 SNAPSHOT = struct.Struct("<QI")  # revision, prompts
 
 REMEMBERED = 32
-"""How many idempotency keys a prompt remembers, to tell a late replay from a new write."""
-WRITE_BYTES = 8
+"""How many writes with an idempotency key a prompt remembers, to tell a late replay from a new write."""
+HASH_BYTES = 8
+WRITE_BYTES = 3 * HASH_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,24 @@ class PolicyState:
 
 
 @dataclass(frozen=True, slots=True)
+class Write:
+    """What a prompt remembers of a write that had an idempotency key: three hashes of 8 bytes."""
+
+    key: bytes
+    part: bytes
+    """Of the mode and the draws: a merge may send several parts of one sample under one key."""
+    content: bytes
+    """Of each draw with what it came as."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoredRows:
     """The rows of a prompt, and the policy's `revision` at the write that last changed them."""
 
     rows: Rows
     revision: int
-    writes: tuple[bytes, ...] = ()
-    """Hashes of the latest writes that had an idempotency key."""
+    writes: tuple[Write, ...] = ()
+    """The latest writes that had an idempotency key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +72,22 @@ class Snapshot:
     revision: int
 
 
-def write_hash(idempotency_key: str, mode: Mode, draws: Draws) -> bytes:
-    """What names a write of one prompt: for a merge the draws too, since its parts may share one idempotency key."""
-    digest = hashlib.blake2b(f"{mode}:{idempotency_key}".encode("utf-8", "surrogatepass"), digest_size=WRITE_BYTES)
-    if mode == "merge":
-        digest.update(draws.tobytes())
-    return digest.digest()
+def write_of(idempotency_key: str, mode: Mode, draws: Draws, content: bytes) -> Write:
+    """What to remember of a write of one prompt."""
+    return Write(
+        key=short_hash(idempotency_key.encode("utf-8", "surrogatepass")),
+        part=short_hash(mode.encode() + draws.tobytes()),
+        content=short_hash(content),
+    )
 
 
-def written(stored: StoredRows | None, rows: Rows, mode: Mode, write: bytes | None, revision: int) -> StoredRows:
+def reuses_key(write: Write, mode: Mode, earlier: Iterable[Write]) -> bool:
+    """Whether another write had the idempotency key; for a merge only if it was of the same draws."""
+    same_key = (one for one in earlier if one.key == write.key and one != write)
+    return any(mode == "replace" or one.part == write.part for one in same_key)
+
+
+def written(stored: StoredRows | None, rows: Rows, mode: Mode, write: Write | None, revision: int) -> StoredRows:
     """What is stored after a write: of `revision` if the rows differ from what was stored, else of the old revision."""
     if stored is None:
         return StoredRows(rows, revision, () if write is None else (write,))
@@ -76,6 +96,11 @@ def written(stored: StoredRows | None, rows: Rows, mode: Mode, write: bytes | No
     after = rows if mode == "replace" else merge(stored.rows, rows)
     writes = stored.writes if write is None else (*stored.writes, write)[-REMEMBERED:]
     return StoredRows(after, stored.revision if after == stored.rows else revision, writes)
+
+
+def short_hash(data: bytes) -> bytes:
+    """8 bytes that stand for the data."""
+    return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
 
 def encode_state(state: PolicyState) -> bytes:
@@ -91,7 +116,8 @@ def decode_state(key: str, data: bytes | None) -> PolicyState:
 def encode_rows(stored: StoredRows) -> bytes:
     """The bytes of a prompt's rows."""
     head = RECORD.pack(stored.revision, len(stored.writes))
-    return seal(b"RROW", head + b"".join(stored.writes) + rows_bytes(stored.rows))
+    writes = b"".join(write.key + write.part + write.content for write in stored.writes)
+    return seal(b"RROW", head + writes + rows_bytes(stored.rows))
 
 
 def decode_rows(key: str, data: bytes) -> StoredRows:
@@ -100,7 +126,8 @@ def decode_rows(key: str, data: bytes) -> StoredRows:
     revision, count = RECORD.unpack_from(body)
     start = RECORD.size
     end = start + count * WRITE_BYTES
-    writes = tuple(body[at : at + WRITE_BYTES] for at in range(start, end, WRITE_BYTES))
+    hashes = (body[at : at + HASH_BYTES] for at in range(start, end, HASH_BYTES))
+    writes = tuple(Write(*three) for three in zip(hashes, hashes, hashes, strict=True))
     return StoredRows(rows_from(body[end:]), revision, writes)
 
 

@@ -66,8 +66,8 @@ class Rows:
         return sum(column.nbytes for column in self.columns)
 
     def first(self, count: int) -> "Rows":
-        """The `count` rows with the smallest draws."""
-        return Rows(*(column[:count] for column in self.columns))
+        """The `count` rows with the smallest draws, as arrays of their own: a slice would keep all rows in memory."""
+        return self if len(self) <= count else Rows(*(frozen(column[:count].copy()) for column in self.columns))
 
 
 def same(a: NDArray[Any], b: NDArray[Any]) -> bool:

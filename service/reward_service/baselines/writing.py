@@ -6,22 +6,26 @@ Each takes the policy's state first and the values written after it, as `Store.u
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from reward_service.baselines.entries import Sent
 from reward_service.baselines.keys import RowsKey, SnapshotKey, policy_key
 from reward_service.baselines.policies import after_delete, after_write, refuse_frozen, refuse_other_revision
 from reward_service.baselines.records import (
     Mode,
     PolicyState,
     Snapshot,
+    StoredRows,
+    Write,
     decode_rows,
     decode_snapshot,
     decode_state,
     encode_rows,
     encode_snapshot,
     encode_state,
-    write_hash,
+    reuses_key,
+    write_of,
     written,
 )
-from reward_service.baselines.rows import Rows
+from reward_service.errors import IdempotencyConflict
 from reward_service.stores import Values
 
 
@@ -36,7 +40,7 @@ class PutResult:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """How many prompts a delete removed, and the policy's state after it."""
+    """How many prompts a delete removed (one of several models counts for each), and the policy's state after it."""
 
     deleted: int
     state: PolicyState
@@ -44,18 +48,18 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Rows to write for several prompts of a policy."""
+    """What to write for several prompts of a policy."""
 
     policy: str
     policy_revision: str | None
     mode: Mode
     idempotency_key: str | None
-    rows: Mapping[RowsKey, Rows]
+    sent: Mapping[RowsKey, Sent]
 
     @property
     def keys(self) -> list[str]:
         """The store keys of the state and of the prompts."""
-        return [policy_key(self.policy), *(key.store_key for key in self.rows)]
+        return [policy_key(self.policy), *(key.store_key for key in self.sent)]
 
     def apply(self, values: Values) -> tuple[Values, PutResult]:
         """The values after the put, and what it did."""
@@ -64,8 +68,8 @@ class Put:
         refuse_other_revision(self.policy, state, self.policy_revision)
         revision = state.revision + 1
         after = [
-            self._record(key, rows, old, revision)
-            for (key, rows), old in zip(self.rows.items(), values[1:], strict=True)
+            self._record(key, sent, old, revision)
+            for (key, sent), old in zip(self.sent.items(), values[1:], strict=True)
         ]
         changed = sum(is_changed for _, is_changed in after)
         if changed:
@@ -73,11 +77,23 @@ class Put:
         head = encode_state(state) if changed else values[0]
         return [head, *(data for data, _ in after)], PutResult(changed, len(after) - changed, state)
 
-    def _record(self, key: RowsKey, rows: Rows, old: bytes | None, revision: int) -> tuple[bytes, bool]:
+    def _record(self, key: RowsKey, sent: Sent, old: bytes | None, revision: int) -> tuple[bytes, bool]:
         stored = None if old is None else decode_rows(key.store_key, old)
-        write = None if self.idempotency_key is None else write_hash(self.idempotency_key, self.mode, rows.draws)
-        record = written(stored, rows, self.mode, write, revision)
+        write = self._write(key, sent, stored)
+        record = written(stored, sent.rows, self.mode, write, revision)
         return encode_rows(record), record.revision == revision
+
+    def _write(self, key: RowsKey, sent: Sent, stored: StoredRows | None) -> Write | None:
+        """What to remember of the write; IdempotencyConflict when another write of the prompt had its key."""
+        if self.idempotency_key is None:
+            return None
+        write = write_of(self.idempotency_key, self.mode, sent.rows.draws, sent.content)
+        if stored is not None and reuses_key(write, self.mode, stored.writes):
+            raise IdempotencyConflict(
+                f"the idempotency key {self.idempotency_key!r} was used for another write of the prompt {key.prompt} "
+                f"of policy {self.policy!r}; give each new write a key of its own"
+            )
+        return write
 
 
 def delete_records(policy: str, values: Values) -> tuple[Values, Deletion]:
@@ -106,8 +122,15 @@ def set_snapshot(
     return [encode_state(state), encode_snapshot(snapshot)], snapshot
 
 
+def set_pooled(
+    key: SnapshotKey, snapshot: Snapshot, before: PolicyState, values: Values
+) -> tuple[Values, Snapshot | None]:
+    """As `set_snapshot`, for rows read at the state `before`; None and no change if the policy was written to since."""
+    if decode_state(policy_key(key.policy), values[0]).revision != before.revision:
+        return values, None
+    return set_snapshot(key, snapshot, before.policy_revision, values)
+
+
 def set_frozen(state: PolicyState, is_frozen: bool) -> PolicyState:
-    """The state, frozen or not; of a new revision only if that changes it."""
-    if state.frozen == is_frozen:
-        return state
-    return replace(state, frozen=is_frozen, revision=state.revision + 1)
+    """The state, frozen or not; of the same revision, since no baseline changes: a pinned run may freeze its policy."""
+    return replace(state, frozen=is_frozen)

@@ -1,7 +1,6 @@
 """From a URL to a store."""
 
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from reward_service.stores.base import Store
 from reward_service.stores.memory import MemoryStore
@@ -13,23 +12,24 @@ def open_store(url: str) -> Store:
 
     Nothing is read or created yet: the first operation does, and `ping` says whether it can.
     """
-    scheme = urlsplit(url).scheme
-    if scheme not in STORES:
+    scheme, separator, location = url.partition("://")
+    if not separator or scheme not in STORES:
         raise ValueError(f"{url!r} names no known store; valid: {', '.join(f'{name}://' for name in STORES)}")
-    return STORES[scheme](url)
+    return STORES[scheme](location)
 
 
-def memory_store(_url: str) -> Store:
+def memory_store(_location: str) -> Store:
     """A new, empty store in this process."""
     return MemoryStore()
 
 
-def sqlite_store(url: str) -> Store:
-    """The store in the file that the URL names."""
-    path = url.removeprefix("sqlite://")[1:]
-    if not path:
-        raise ValueError(f"{url!r} names no file; valid: sqlite:///relative/path.db or sqlite:////absolute/path.db")
-    return SqliteStore(path)
+def sqlite_store(location: str) -> Store:
+    """The store in a file: a slash, then its path, which is absolute with a slash of its own."""
+    if not location.startswith("/") or location == "/":
+        raise ValueError(
+            f"'sqlite://{location}' names no file; valid: sqlite:///relative/path.db or sqlite:////absolute/path.db"
+        )
+    return SqliteStore(location[1:])
 
 
 STORES: dict[str, Callable[[str], Store]] = {"memory": memory_store, "sqlite": sqlite_store}
