@@ -105,7 +105,7 @@ BAD = {
         ["server.default_objective: no objective 'p'", "valid: o"],
     ),
     "unknown store": (MODEL + '[store]\nurl = "mysql://x"\n', ["store.url: 'mysql://x'", "memory://", "sqlite:///"]),
-    "store without file": (MODEL + '[store]\nurl = "sqlite://"\n', ["store.url", "names no file"]),
+    "store without file": (MODEL + '[store]\nurl = "sqlite:///"\n', ["store.url", "names no file"]),
     "limit of zero": (
         MODEL + "[limits]\nmax_queued_tokens = 0\n",
         ["limits.max_queued_tokens: 0", "greater than or equal to 1"],

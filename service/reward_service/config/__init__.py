@@ -13,7 +13,6 @@ from reward_service.config.schema import (
     StoreConfig,
     StoredBaseline,
     TermConfig,
-    sqlite_path,
 )
 
 __all__ = [
@@ -30,5 +29,4 @@ __all__ = [
     "TermConfig",
     "parse_config",
     "read_config",
-    "sqlite_path",
 ]

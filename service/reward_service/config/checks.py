@@ -4,43 +4,44 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from reward_service.config.schema import ModelConfig, ObjectiveConfig, ResponseBaseline, StoredBaseline, TermConfig
+from pydantic import ValidationError
+
+from reward_service.config.schema import ResponseBaseline, StoredBaseline, TermConfig
 from reward_service.problems import nearest
 from reward_service.rewards.aggregation import AGGREGATIONS, check_terms
 from reward_service.rewards.scales import check_clip
 from reward_service.rewards.transforms import TRANSFORMS, Needs
 
-Placed = Sequence[tuple[str, Any]]
 WAYS = "a table with `policy` (stored references), a table with `response` (a canned response) or a number"
 
 
-def cross_problems(
-    tables: Mapping[str, Any],
-    models: Sequence[tuple[str, ModelConfig]],
-    objectives: Sequence[tuple[str, ObjectiveConfig]],
-) -> list[str]:
-    """Every disagreement between tables; `models` and `objectives` are those that are valid by themselves."""
+def cross_problems(tables: Mapping[str, Any]) -> list[str]:
+    """Every disagreement between tables, as far as their parts are valid by themselves."""
+    objectives = _tables(tables, "objectives")
     return [
-        *_repeated(models, "model"),
-        *_repeated(objectives, "objective"),
+        *_repeated(tables, "models"),
+        *_repeated(tables, "objectives"),
         *_unknown_default(tables),
-        *(problem for path, objective in objectives for problem in _objective_problems(path, objective, tables)),
+        *(problem for path, table in objectives for problem in _objective_problems(path, table, tables)),
     ]
 
 
-def _names(tables: Mapping[str, Any], section: str) -> list[str]:
-    """Every name that a section's tables give, also of those with other problems."""
+def _tables(tables: Mapping[str, Any], section: str) -> list[tuple[str, Mapping[str, Any]]]:
     values = tables.get(section)
-    return (
-        [str(v["name"]) for v in values if isinstance(v, Mapping) and "name" in v] if isinstance(values, list) else []
-    )
+    values = values if isinstance(values, list) else []
+    return [(f"{section}[{i}]", value) for i, value in enumerate(values) if isinstance(value, Mapping)]
 
 
-def _repeated(parts: Placed, what: str) -> Iterator[str]:
-    counts = Counter(part.name for _, part in parts)
-    for path, part in parts:
-        if counts[part.name] > 1:
-            yield f"{path}.name: {part.name!r} names {counts[part.name]} {what}s; each {what} needs a name of its own"
+def _names(tables: Mapping[str, Any], section: str) -> list[str]:
+    return [str(table["name"]) for _, table in _tables(tables, section) if "name" in table]
+
+
+def _repeated(tables: Mapping[str, Any], section: str) -> Iterator[str]:
+    counts = Counter(_names(tables, section))
+    for path, table in _tables(tables, section):
+        name = str(table.get("name"))
+        if counts[name] > 1:
+            yield f"{path}.name: {name!r} names {counts[name]} {section}; each needs a name of its own"
 
 
 def _unknown_default(tables: Mapping[str, Any]) -> Iterator[str]:
@@ -51,18 +52,33 @@ def _unknown_default(tables: Mapping[str, Any]) -> Iterator[str]:
         yield f"server.default_objective: no objective {default!r}{nearest(default, names)}"
 
 
-def _objective_problems(path: str, objective: ObjectiveConfig, tables: Mapping[str, Any]) -> Iterator[str]:
-    placed = [(f"{path}.terms[{i}]", term) for i, term in enumerate(objective.terms)]
+def _objective_problems(path: str, table: Mapping[str, Any], tables: Mapping[str, Any]) -> Iterator[str]:
+    given = table.get("terms")
+    given = given if isinstance(given, list) else []
+    placed = [(f"{path}.terms[{i}]", term) for i, value in enumerate(given) if (term := _term(value)) is not None]
     yield from _repeated_terms(placed)
     for where, term in placed:
         yield from _term_problems(where, term, _names(tables, "models"))
-    if objective.aggregate not in AGGREGATIONS:
-        yield f"{path}.aggregate: no aggregation {objective.aggregate!r}{nearest(objective.aggregate, AGGREGATIONS)}"
-    elif all(term.transform in TRANSFORMS for term in objective.terms):
-        scales = [TRANSFORMS[term.transform].scale for term in objective.terms]
-        weights = [term.weight for term in objective.terms]
-        for problem in check_terms(objective.aggregate, scales, weights, objective.k):
+    aggregate, k = table.get("aggregate"), table.get("k")
+    if isinstance(aggregate, str) and aggregate not in AGGREGATIONS:
+        yield f"{path}.aggregate: no aggregation {aggregate!r}{nearest(aggregate, AGGREGATIONS)}"
+    elif isinstance(aggregate, str) and len(placed) == len(given) > 0 and isinstance(k, int | None):
+        yield from _aggregate_problems(path, aggregate, k, [term for _, term in placed])
+
+
+def _aggregate_problems(path: str, aggregate: str, k: int | None, terms: Sequence[TermConfig]) -> Iterator[str]:
+    if all(term.transform in TRANSFORMS for term in terms):
+        scales = [TRANSFORMS[term.transform].scale for term in terms]
+        for problem in check_terms(aggregate, scales, [term.weight for term in terms], k):
             yield f"{path}: {problem}"
+
+
+def _term(value: object) -> TermConfig | None:
+    """The term, if it is valid by itself; what is wrong with it is told elsewhere."""
+    try:
+        return TermConfig.model_validate(value)
+    except ValidationError:
+        return None
 
 
 def _repeated_terms(placed: Sequence[tuple[str, TermConfig]]) -> Iterator[str]:

@@ -5,16 +5,14 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from reward_service.config.checks import cross_problems
 from reward_service.config.schema import Config, LimitsConfig, ModelConfig, ObjectiveConfig, ServerConfig, StoreConfig
 from reward_service.errors import ConfigError
 from reward_service.problems import nearest, sentences
-
-T = TypeVar("T")
 
 
 def read_config(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
@@ -32,42 +30,39 @@ def parse_config(
     """The configuration in `tables` (a parsed TOML document); ConfigError names every problem found in them."""
     problems: list[str] = []
     filled = _fill(tables, "", environment, problems)
-    sections = _Sections(filled, problems)
-    problems += cross_problems(filled, sections.models, sections.objectives)
+    problems += _section_problems(filled)
+    problems += cross_problems(filled)
     if problems:
         raise ConfigError(source, list(dict.fromkeys(problems)))
     return Config.model_validate(filled)
 
 
-class _Sections:
-    """The parts of a file that are valid by themselves, so that one bad part does not hide another's problems."""
+def _section_problems(tables: Mapping[str, Any]) -> list[str]:
+    """What is wrong with each table by itself, so that one bad part does not hide another's problems."""
+    unknown = [key for key in tables if key not in Config.model_fields]
+    problems = [f"{key}: unknown field {key!r}{nearest(key, Config.model_fields)}" for key in unknown]
+    problems += _problems(ServerConfig, tables.get("server", {}), "server")
+    problems += _problems(StoreConfig, tables.get("store", {}), "store")
+    problems += _problems(LimitsConfig, tables.get("limits", {}), "limits")
+    problems += _list_problems(ModelConfig, tables.get("models", []), "models")
+    problems += _list_problems(ObjectiveConfig, tables.get("objectives", []), "objectives")
+    if not tables.get("models"):
+        problems.append("models: at least one [[models]] table is required")
+    return problems
 
-    def __init__(self, tables: dict[str, Any], problems: list[str]) -> None:
-        self._problems = problems
-        unknown = [key for key in tables if key not in Config.model_fields]
-        problems += [f"{key}: unknown field {key!r}{nearest(key, Config.model_fields)}" for key in unknown]
-        self._part(ServerConfig, tables.get("server", {}), "server")
-        self._part(StoreConfig, tables.get("store", {}), "store")
-        self._part(LimitsConfig, tables.get("limits", {}), "limits")
-        self.models = self._list(ModelConfig, tables, "models")
-        self.objectives = self._list(ObjectiveConfig, tables, "objectives")
-        if not tables.get("models"):
-            problems.append("models: at least one [[models]] table is required")
 
-    def _part(self, kind: type[T], value: object, path: str) -> T | None:
-        try:
-            return TypeAdapter(kind).validate_python(value)
-        except ValidationError as error:
-            self._problems += sentences(error.errors(), kind, path)
-            return None
+def _list_problems(section: type[BaseModel], values: object, name: str) -> list[str]:
+    if not isinstance(values, list):
+        return [f"{name}: expected tables written as [[{name}]]"]
+    return [problem for i, value in enumerate(values) for problem in _problems(section, value, f"{name}[{i}]")]
 
-    def _list(self, kind: type[T], tables: Mapping[str, Any], name: str) -> list[tuple[str, T]]:
-        values = tables.get(name, [])
-        if not isinstance(values, list):
-            self._problems.append(f"{name}: expected tables written as [[{name}]]")
-            return []
-        parts = [(f"{name}[{i}]", self._part(kind, value, f"{name}[{i}]")) for i, value in enumerate(values)]
-        return [(path, part) for path, part in parts if part is not None]
+
+def _problems(section: type[BaseModel], value: object, path: str) -> list[str]:
+    try:
+        section.model_validate(value)
+    except ValidationError as error:
+        return sentences(error.errors(), section, path)
+    return []
 
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")

@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag
 from pydantic import field_validator as validates
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Loopback = ("127.0.0.1", "::1", "localhost")
-StoreSchemes = ("memory", "sqlite")
 
 
 class Section(BaseModel):
@@ -48,17 +46,11 @@ class StoreConfig(Section):
     @validates("url")
     @classmethod
     def _has_known_scheme(cls, url: str) -> str:
-        scheme = urlsplit(url).scheme
-        if scheme not in StoreSchemes:
-            raise ValueError(f"{url!r} names no known store; valid: memory:// or sqlite:///path/to/file.db")
-        if scheme == "sqlite" and not sqlite_path(url):
+        if not url.startswith(("memory://", "sqlite:///")):
+            raise ValueError(f"{url!r} names no known store; valid: memory://, or sqlite:/// and the path of a file")
+        if url == "sqlite:///":
             raise ValueError(f"{url!r} names no file; valid: sqlite:///relative/path.db or sqlite:////absolute/path.db")
         return url
-
-
-def sqlite_path(url: str) -> str:
-    """The file of a `sqlite:///relative` or `sqlite:////absolute` URL; empty when it names none."""
-    return url.removeprefix("sqlite://")[1:]
 
 
 class LimitsConfig(Section):
@@ -139,14 +131,14 @@ class ResponseBaseline(Section):
 
 def _baseline_tag(value: object) -> str:
     if isinstance(value, ResponseBaseline) or (isinstance(value, Mapping) and "response" in value):
-        return "response"
-    return "stored" if isinstance(value, StoredBaseline | Mapping) else "number"
+        return "<response>"
+    return "<stored>" if isinstance(value, StoredBaseline | Mapping) else "<number>"
 
 
 BaselineConfig = Annotated[
-    Annotated[StoredBaseline, Tag("stored")]
-    | Annotated[ResponseBaseline, Tag("response")]
-    | Annotated[FiniteFloat, Tag("number")],
+    Annotated[StoredBaseline, Tag("<stored>")]
+    | Annotated[ResponseBaseline, Tag("<response>")]
+    | Annotated[FiniteFloat, Tag("<number>")],
     Discriminator(_baseline_tag),
 ]
 
