@@ -1,5 +1,6 @@
 """The command line, as a person types it."""
 
+import json
 import re
 import signal
 import subprocess
@@ -89,8 +90,6 @@ def test_a_model_that_cannot_be_loaded_is_told_in_one_line(tmp_path: Path) -> No
 
 
 def test_baselines_are_built_from_a_file_and_their_coverage_told(tmp_path: Path) -> None:
-    import json
-
     file = tmp_path / "references.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in references()))
     more = tmp_path / "prompts.jsonl"
@@ -120,6 +119,26 @@ def test_baselines_are_built_in_process_and_survive(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     covered = command("baseline", "coverage", file, "--policy", "sft", "--model", "helpful", "-c", config)
     assert "helpful: 1 of 1 prompts" in covered.stdout
+
+
+def test_building_again_from_another_file_and_back_replaces_the_references(tmp_path: Path) -> None:
+    files = {}
+    for name, reward in (("a", 1.0), ("b", 9.0)):
+        files[name] = tmp_path / f"{name}.jsonl"
+        rows = [{"prompt": "hi", "rewards": [reward] * 8}]
+        rows += [{"prompt": f"other {i}", "rewards": [0.0] * 16} for i in range(20)]
+        rows += [{"prompt": [{"role": "user", "content": "hi"}], "rewards": [reward + 2.0] * 8}]
+        files[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with ServiceProcess(demo_toml(tmp_path)) as service:
+        found = []
+        for name in ("a", "b", "a"):
+            built = command(
+                "baseline", "build", files[name], "--policy", "sft", "--model", "helpful", "--url", service.url
+            )
+            assert built.returncode == 0, built.stderr
+            query = {"model": "helpful", "policy": "sft", "prompt": "hi", "method": "mean"}
+            found.append(httpx.get(f"{service.url}/v1/baselines", params=query).json())
+    assert [(one["count"], one["value"]) for one in found] == [(16, 2.0), (16, 10.0), (16, 2.0)]
 
 
 @pytest.mark.parametrize(

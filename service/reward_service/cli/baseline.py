@@ -51,19 +51,18 @@ def build(
 ) -> None:
     """Store the references of a file's prompts. Run again with the same file, it changes nothing."""
     rows = read_prompts(file, needs_references=True)
-    key = hashlib.sha256(file.read_bytes()).hexdigest()
+    source = hashlib.sha256(file.read_bytes()).hexdigest()
 
     async def work(client: AsyncClient) -> None:
         for name in model or [one.name for one in (await client.models()).models]:
             written = 0
-            for number, part in enumerate(_parts(rows)):
+            for part in _parts(rows):
                 result = await client.put_baselines(
                     name,
                     policy,
-                    [row.entry() for row in part],
+                    [row.entry(source) for row in part],
                     mode="merge" if merge else "replace",
                     policy_revision=policy_revision,
-                    idempotency_key=f"{key}/{number}",
                 )
                 written += result.written
             typer.echo(f"{name}: {len(rows)} prompts, {sum(map(len, rows))} references, {written} prompts changed")

@@ -1,7 +1,7 @@
 """Reading a JSONL file of prompts and their reference responses or rewards."""
 
 import gzip
-import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from reward_service.baselines import prompt_key
 from reward_service.errors import ConfigError
 from reward_service.problems import sentences, shown
 from reward_service.schemas import Prompt
@@ -46,10 +47,11 @@ class PromptRow:
         """The prompt, short enough to print."""
         return shown(self.prompt)
 
-    def entry(self) -> dict[str, Any]:
-        """The prompt as PUT /v1/baselines takes it."""
+    def entry(self, source: str) -> dict[str, Any]:
+        """The prompt as PUT /v1/baselines takes it; draws are named by their `source` and place in it."""
         given = {"responses": self.responses} if self.responses else {"rewards": self.rewards}
-        return {"prompt": self.prompt, **({"tools": self.tools} if self.tools else {}), **given}
+        draw_ids = [f"{source}:{place}" for place in range(len(self))]
+        return {"prompt": self.prompt, **({"tools": self.tools} if self.tools else {}), "draw_ids": draw_ids, **given}
 
 
 def read_prompts(file: Path, *, needs_references: bool) -> list[PromptRow]:
@@ -72,7 +74,7 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
     try:
         data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
         yield from ((number, text) for number, text in enumerate(data.decode().split("\n"), 1) if text.strip())
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise ConfigError(str(file), [f"cannot be read: {error}"]) from error
 
 
@@ -90,7 +92,7 @@ def _add(rows: dict[str, PromptRow], line: int, row: Row, needs_references: bool
         problems.append(f"line {line}: give `responses` (or `response`), or `rewards`")
         return
     prompt = row.prompt if isinstance(row.prompt, str) else _plain(row.prompt)
-    key = json.dumps([prompt, row.tools], sort_keys=True)
+    key = prompt_key(prompt, row.tools)
     known = rows.setdefault(key, PromptRow(line, prompt, row.tools))
     known.responses += responses
     known.rewards += row.rewards or ()

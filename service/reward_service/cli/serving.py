@@ -1,6 +1,7 @@
 """Runs the service under uvicorn: start, serve, end gracefully."""
 
 import asyncio
+import math
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -14,7 +15,8 @@ from reward_service.api.app import create_app
 from reward_service.config import Config
 from reward_service.service import Service, running
 
-GRACEFUL_SHUTDOWN_S = 30
+GRACE_S = 5
+"""Seconds over the longest request, so that what was accepted is finished before the service ends."""
 KEEP_ALIVE_S = 75
 """Longer than clients keep idle connections, so that it is never the service that closes one just as it is reused."""
 Prepare = Callable[[Service], Awaitable[None]]
@@ -35,28 +37,27 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 async def serve(config: Config, once_ready: OnceReady, *, prepare: Prepare | None = None) -> None:
     """Start the service, `prepare` it, call `once_ready(server, url)` when it answers, and serve until told to exit."""
-    listening = listen(config.server.host, config.server.port)
-    with listening:
+    with bind(config.server.host, config.server.port) as bound:
         async with running(config) as service:
             if prepare is not None:
                 await prepare(service)
-            await _serve(service, listening, once_ready)
+            await _serve(service, bound, once_ready)
 
 
-async def _serve(service: Service, listening: socket.socket, once_ready: OnceReady) -> None:
+async def _serve(service: Service, bound: socket.socket, once_ready: OnceReady) -> None:
     settings = uvicorn.Config(
         create_app(service),
         lifespan="off",
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
+        timeout_graceful_shutdown=math.ceil(service.config.limits.request_timeout_s) + GRACE_S,
     )
     server = uvicorn.Server(settings)
-    host, port = listening.getsockname()[:2]
+    host, port = bound.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     async with asyncio.TaskGroup() as group:
         group.create_task(_once_ready(server, url, once_ready))
-        await server.serve(sockets=[listening])
+        await server.serve(sockets=[bound])
 
 
 async def _once_ready(server: uvicorn.Server, url: str, once_ready: OnceReady) -> None:
@@ -72,10 +73,13 @@ async def announce(_server: uvicorn.Server, url: str) -> None:
     typer.echo(f"serving on {url}  (API page: {url}/docs; Ctrl-C ends)")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens, bound before the models load, so that a taken port is told at once."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound before the models load, so that a taken port is told at once; it listens when they are loaded."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        bound.bind((host, port))
     except OSError as error:
+        bound.close()
         sys.exit(f"{host}:{port} cannot be bound: {error.strerror}; choose another port")
+    return bound
