@@ -14,6 +14,7 @@ ServiceError
   BaselineNotFound          404
   ExpectationFailed         409  the server is not what `expect` names
   PolicyRevisionConflict    409  the policy name already stands for another revision
+  IdempotencyConflict       409  the key was used for another content
   PolicyFrozen              409
   TooLarge                  413  larger than the service ever takes
   Overloaded                429  no room now; `retry_after_s` says when
@@ -31,6 +32,11 @@ from copy import copy
 from typing import ClassVar, Self
 
 
+def printable(text: str) -> str:
+    """The text, with what is not valid Unicode (a lone surrogate of a caller's field) written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class ServiceError(Exception):
     """An error with an HTTP status, a stable code and a sentence that helps; never a number."""
 
@@ -40,7 +46,10 @@ class ServiceError(Exception):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
-        self.detail = detail
+        self.detail = printable(detail)
+
+    def __str__(self) -> str:
+        return self.detail
 
     def located(self, where: str) -> Self:
         """The same error, its sentence naming where in the request it arose."""
@@ -56,7 +65,7 @@ class InvalidRequest(ServiceError):
 
     def __init__(self, detail: str, problems: Sequence[str] = ()) -> None:
         super().__init__(detail)
-        self.problems = list(problems)
+        self.problems = [printable(problem) for problem in problems]
 
 
 class PromptRequired(InvalidRequest):
@@ -131,6 +140,12 @@ class PolicyRevisionConflict(ServiceError):
     status, code, title = 409, "policy_revision_conflict", "Policy revision conflict"
 
 
+class IdempotencyConflict(ServiceError):
+    """The idempotency key was used for another content."""
+
+    status, code, title = 409, "idempotency_conflict", "Idempotency conflict"
+
+
 class PolicyFrozen(ServiceError):
     """The policy's baselines are frozen."""
 
@@ -150,6 +165,7 @@ class Overloaded(ServiceError):
 
     def __init__(self, detail: str, retry_after_s: float) -> None:
         super().__init__(detail)
+        self.args = (detail, retry_after_s)
         self.retry_after_s = retry_after_s
 
 

@@ -33,8 +33,12 @@ class Term:
     temperature: float
     baseline: BaselineConfig | None
 
+    @np.errstate(over="ignore", invalid="ignore")
     def apply(self, raw: Array, baseline: Array | None, references: Ragged | None) -> Values:
-        """Calibrate, transform, negate and clip n raw scores; all inputs are in raw units of the model."""
+        """Calibrate, transform, negate and clip n raw scores; all inputs are in raw units of the model.
+
+        A number too large for a float64 becomes an infinity or NaN, which the caller makes an error of its item.
+        """
         values = self.transform.apply(
             calibrate(raw, self.temperature),
             None if baseline is None else calibrate(baseline, self.temperature),
@@ -75,6 +79,7 @@ class Objective:
     recipe: Recipe
     hash: str
 
+    @np.errstate(over="ignore", invalid="ignore")
     def combine(self, terms: Sequence[Values]) -> Array:
         """The rewards (n,) of n conversations from their transformed terms."""
         weights = np.array([term.weight for term in self.terms])

@@ -51,6 +51,8 @@ def _sentence(error: Mapping[str, Any], parents: Sequence[object]) -> str:
             return "required, but not given"
         case "value_error":
             return message.removeprefix("Value error, ")
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{shown(error['input'])} is not valid: expected an object"
         case "finite_number":
             return f"{error['input']!r} is not a finite number"
         case "string_pattern_mismatch":

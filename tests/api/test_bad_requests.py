@@ -40,9 +40,9 @@ def score(*conversations: Any, **more: Any) -> Json:
 
 
 WHOLE: dict[str, tuple[str, str, Any, int, list[str]]] = {
-    "not JSON": ("POST", "/v1/score", "{", 400, ["body is not valid JSON"]),
+    "not JSON": ("POST", "/v1/score", "{", 400, ["body is not valid JSON", "at character 1"]),
     "no body": ("POST", "/v1/score", "", 422, ["body: required"]),
-    "a list": ("POST", "/v1/score", [1], 422, ["body", "[1]", "dictionary"]),
+    "a list": ("POST", "/v1/score", [1], 422, ["body: [1] is not valid: expected an object"]),
     "no conversations": ("POST", "/v1/score", {"objective": "plain"}, 422, ["conversations: required"]),
     "conversations of another type": ("POST", "/v1/score", {"conversations": {}}, 422, ["conversations: {}", "list"]),
     "unknown field": (

@@ -96,7 +96,7 @@ async def test_a_policy_name_stands_for_one_revision_and_can_be_frozen(start: St
     assert (other.status_code, other.json()["code"]) == (409, "policy_revision_conflict")
     assert "'v1'" in other.json()["detail"]
     assert "'v2'" in other.json()["detail"]
-    assert frozen.json() == {"policy": "sft", "policy_revision": "v1", "frozen": True, "revision": 2}
+    assert frozen.json() == {"policy": "sft", "policy_revision": "v1", "frozen": True, "revision": 1}
     assert [(r.status_code, r.json()["code"]) for r in (refused, deleted)] == [(409, "policy_frozen")] * 2
     assert (state["frozen"], state["policy_revision"]) == (True, "v1")
     assert thawed.status_code == 200

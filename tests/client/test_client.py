@@ -55,7 +55,7 @@ async def test_every_call_has_its_method_and_answers_in_types(client: AsyncClien
     assert (await client.objectives()).objectives[0].objective_hash == answer.objective_hash
     with pytest.raises(RequestFailed, match="100 prompts"):
         await client.build_global_baseline("m", "sft")
-    assert (await client.delete_baselines("m", "sft")).deleted == 1
+    assert (await client.delete_baselines("sft", model="m")).deleted == 1
 
 
 def test_both_clients_have_every_call() -> None:

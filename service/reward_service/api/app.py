@@ -27,6 +27,8 @@ def routed_app() -> FastAPI:
         title="reward-service",
         version=__version__,
         description=DESCRIPTION,
+        redirect_slashes=False,
+        redoc_url=None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.add_middleware(Tracing)

@@ -17,7 +17,9 @@ from reward_service.problems import sentences
 from reward_service.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
+REQUEST_ID = "x-request-id"
 MOST_PROBLEMS = 20
+UNREADABLE = "it is not UTF-8, nested too deeply, or has a number of too many digits"
 logger = logging.getLogger("reward_service")
 
 
@@ -48,11 +50,19 @@ async def _service_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     details = cast(RequestValidationError, error).errors()
-    if any(detail["type"] == "json_invalid" for detail in details):
-        reason = details[0].get("ctx", {}).get("error", "not JSON")
-        return _answer(request, MalformedRequest(f"the body is not valid JSON: {reason}"))
+    if reason := next((reason for reason in map(_unreadable, details) if reason), None):
+        return _answer(request, MalformedRequest(reason))
     problems = [problem for detail in details for problem in _located(request, detail)]
     return _answer(request, InvalidRequest("; ".join(problems[:MOST_PROBLEMS]), problems))
+
+
+def _unreadable(detail: dict[str, Any]) -> str | None:
+    """Why a body is no JSON at all, if that is what the validation error says."""
+    if detail["type"] == "json_invalid":
+        return f"the body is not valid JSON: {detail['ctx']['error']} at character {detail['loc'][-1]}"
+    if isinstance(detail.get("input"), bytes):
+        return "the body was not read as JSON; send it with the header content-type: application/json"
+    return None
 
 
 def _located(request: Request, detail: dict[str, Any]) -> list[str]:
@@ -71,6 +81,8 @@ def _body_type(request: Request) -> object:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
+    if error.status_code == MalformedRequest.status:
+        return _answer(request, MalformedRequest(f"the body is not valid JSON: {UNREADABLE}"))
     phrase = HTTPStatus(error.status_code).phrase
     detail = {
         404: f"no route {request.url.path}; /docs lists them",
@@ -110,4 +122,5 @@ def _problem(
         request_id=request.state.request_id,
         problems=list(problems),
     )
+    headers = {**headers, REQUEST_ID: request.state.request_id}  # here too: an unexpected error passes no middleware
     return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)

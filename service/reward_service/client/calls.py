@@ -93,9 +93,9 @@ def query_baselines(
     return Call(Baselines, "POST", "/v1/baselines/query", body)
 
 
-def delete_baselines(model: str, policy: str, prompt: str | None = None) -> Call[BaselinesDeleted]:
+def delete_baselines(policy: str, *, model: str | None = None, prompt: str | None = None) -> Call[BaselinesDeleted]:
     """DELETE /v1/baselines."""
-    return Call(BaselinesDeleted, "DELETE", "/v1/baselines", params=_given(model=model, policy=policy, prompt=prompt))
+    return Call(BaselinesDeleted, "DELETE", "/v1/baselines", params=_given(policy=policy, model=model, prompt=prompt))
 
 
 def freeze_baselines(policy: str, *, frozen: bool = True) -> Call[FrozenBaselines]:

@@ -64,9 +64,9 @@ class Client:
         """The baselines of many prompts; options: `tools`, `label`, `quantile`, `method`."""
         return self._send(calls.query_baselines(model, policy, prompts, **options))
 
-    def delete_baselines(self, model: str, policy: str, prompt: str | None = None) -> BaselinesDeleted:
-        """Forget the references of one prompt, or of all."""
-        return self._send(calls.delete_baselines(model, policy, prompt))
+    def delete_baselines(self, policy: str, **options: Any) -> BaselinesDeleted:
+        """Forget a policy's references; options: `model` (only this one's), `prompt` (only this one's)."""
+        return self._send(calls.delete_baselines(policy, **options))
 
     def freeze_baselines(self, policy: str, *, frozen: bool = True) -> FrozenBaselines:
         """Forbid any change of a policy's baselines, or allow it again."""
@@ -136,9 +136,9 @@ class AsyncClient:
         """The baselines of many prompts; options: `tools`, `label`, `quantile`, `method`."""
         return await self._send(calls.query_baselines(model, policy, prompts, **options))
 
-    async def delete_baselines(self, model: str, policy: str, prompt: str | None = None) -> BaselinesDeleted:
-        """Forget the references of one prompt, or of all."""
-        return await self._send(calls.delete_baselines(model, policy, prompt))
+    async def delete_baselines(self, policy: str, **options: Any) -> BaselinesDeleted:
+        """Forget a policy's references; options: `model` (only this one's), `prompt` (only this one's)."""
+        return await self._send(calls.delete_baselines(policy, **options))
 
     async def freeze_baselines(self, policy: str, *, frozen: bool = True) -> FrozenBaselines:
         """Forbid any change of a policy's baselines, or allow it again."""

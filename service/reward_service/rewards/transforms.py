@@ -14,6 +14,8 @@ import numpy as np
 from reward_service.rewards.references import Ragged, moments
 from reward_service.rewards.scales import Array, Scale, Values
 
+NOISE = 1e-6
+"""Spread of float32 scores that are equal but for rounding, relative to their size."""
 Rewards = TypeVar("Rewards", Array, Ragged)
 
 
@@ -79,11 +81,12 @@ def log_win_rate(r: Array, references: Ragged) -> Values:
 def standardize(r: Array, references: Ragged) -> Values:
     """(r - mean) / std (ddof 1) of the references, shape (n,), real, in stds (Ziegler et al. 2019, arXiv:1909.08593).
 
-    NaN where there are fewer than 2 references or their std is 0 or not finite: the caller makes it that item's error.
+    NaN where there are fewer than 2 references, or where their std is not finite or no more than rounding noise: the
+    caller makes it that item's error.
     """
     means, stds = moments(references)
     value = np.full_like(r, np.nan)
-    np.divide(r - means, stds, out=value, where=np.isfinite(stds) & (stds > 0.0))
+    np.divide(r - means, stds, out=value, where=np.isfinite(stds) & (stds > NOISE * np.maximum(1.0, np.abs(means))))
     return Values(Scale.REAL, value, None)
 
 

@@ -1,6 +1,6 @@
 """The wire contract: requests refuse unknown fields, answers tolerate them."""
 
-from reward_service.schemas.base import Answer, ErrorBody, Label, Problem, QuantileMethod, Request
+from reward_service.schemas.base import Answer, ErrorBody, Label, Policy, Problem, QuantileMethod, Request
 from reward_service.schemas.baselines import (
     Baseline,
     BaselineEntry,
@@ -54,6 +54,7 @@ __all__ = [
     "Models",
     "ObjectiveCard",
     "Objectives",
+    "Policy",
     "PolicyUsed",
     "Problem",
     "Prompt",

@@ -1,16 +1,25 @@
 """What every request and answer shares, and how an error looks."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+
+
+def unicode_text(text: str) -> str:
+    """The text, if it can be written as UTF-8: JSON may smuggle in half a surrogate pair, and no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"character {error.start} is half of a surrogate pair, which is not valid Unicode") from error
+    return text
+
 
 Json = Any
-
-
 Label = int | str
-
-
+Text = Annotated[str, AfterValidator(unicode_text)]
+Policy = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Reward = Annotated[FiniteFloat, Field(ge=-1e30, le=1e30)]
 QuantileMethod = Literal["auto", "empirical", "normal", "mean"]
 
 

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from reward_service.schemas.base import Answer, Json, Label, QuantileMethod, Request
+from reward_service.schemas.base import Answer, Json, Label, Policy, QuantileMethod, Request, Reward, Text
 from reward_service.schemas.conversations import Prompt
 
 
@@ -13,9 +13,9 @@ class BaselineEntry(Request):
 
     prompt: Prompt
     tools: list[dict[str, Json]] | None = None
-    rewards: list[FiniteFloat] | list[list[FiniteFloat]] | None = Field(None, min_length=1)
-    responses: list[str] | None = Field(None, min_length=1)
-    draw_ids: list[str] | None = Field(None, description="identity of each draw; default: idempotency_key:index")
+    rewards: list[Reward] | list[list[Reward]] | None = Field(None, min_length=1)
+    responses: list[Text] | None = Field(None, min_length=1)
+    draw_ids: list[Text] | None = Field(None, description="identity of each draw; default: idempotency_key:index")
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
@@ -35,9 +35,9 @@ class PutBaselines(Request):
     """References to store for a policy's prompts."""
 
     model: str
-    policy: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    policy_revision: str | None = None
-    idempotency_key: str | None = Field(None, min_length=1)
+    policy: Policy
+    policy_revision: Text | None = None
+    idempotency_key: Text | None = Field(None, min_length=1)
     mode: Literal["replace", "merge"] = "replace"
     entries: list[BaselineEntry] = Field(min_length=1)
 
@@ -54,9 +54,9 @@ class BaselinesWritten(Answer):
 
 
 class BaselinesDeleted(Answer):
-    """How many prompts lost their references."""
+    """How many prompts lost their references; without a model, those of every model that ever scored them."""
 
-    model: str
+    model: str | None
     policy: str
     revision: int
     deleted: int
@@ -66,7 +66,7 @@ class QueryBaselines(Request):
     """Prompts whose baselines to look up."""
 
     model: str
-    policy: str
+    policy: Policy
     prompts: list[Prompt] = Field(min_length=1)
     tools: list[dict[str, Json]] | None = None
     label: Label = 0
@@ -101,7 +101,7 @@ class Baselines(Answer):
 class FreezeBaselines(Request):
     """Forbid (or allow again) any change of a policy's baselines."""
 
-    policy: str
+    policy: Policy
     frozen: bool = True
 
 
@@ -118,7 +118,7 @@ class BuildSnapshot(Request):
     """Take the global snapshot anew, from the prompts that have at least `min_references` references."""
 
     model: str
-    policy: str
+    policy: Policy
     min_references: int = Field(8, ge=1)
 
 

@@ -1,23 +1,23 @@
 """What to score: a conversation in one of its three forms."""
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from reward_service.problems import sentences
-from reward_service.schemas.base import Json, Request
+from reward_service.errors import printable
+from reward_service.schemas.base import Json, Request, Reward, Text
 
 
 class Message(Request):
     """One turn, in the OpenAI form; handed to the model's own chat template."""
 
-    role: str = Field(min_length=1)
-    content: str | None = None
-    name: str | None = None
+    role: Text = Field(min_length=1)
+    content: Text | None = None
+    name: Text | None = None
     tool_calls: list[dict[str, Json]] | None = None
-    tool_call_id: str | None = None
-    reasoning_content: str | None = None
+    tool_call_id: Text | None = None
+    reasoning_content: Text | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -26,14 +26,15 @@ class Message(Request):
         return self
 
 
-Prompt = str | list[Message]
+Prompt = Text | list[Message]
+MOST_REFERENCES = 4096
 
 
 class References(Request):
     """References of one term, in the request itself: raw rewards of the term's output, or responses to score."""
 
-    rewards: list[FiniteFloat] | None = Field(None, min_length=1)
-    responses: list[str] | None = Field(None, min_length=1)
+    rewards: list[Reward] | None = Field(None, min_length=1, max_length=MOST_REFERENCES)
+    responses: list[Text] | None = Field(None, min_length=1, max_length=MOST_REFERENCES)
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
@@ -45,11 +46,11 @@ class References(Request):
 class Conversation(Request):
     """What to score: `messages` that end in the assistant turn, or `prompt` with `response`, or rendered `text`."""
 
-    id: str | None = None
+    id: Text | None = None
     messages: list[Message] | None = Field(None, min_length=1)
     prompt: Prompt | None = None
-    response: str | None = None
-    text: str | None = Field(None, min_length=1)
+    response: Text | None = None
+    text: Text | None = Field(None, min_length=1)
     tools: list[dict[str, Json]] | None = None
     group: str | None = None
     ground_truth: Json = None
@@ -77,10 +78,10 @@ class Conversation(Request):
 
 
 class InvalidConversation(BaseModel):
-    """A conversation that is not valid; it fails alone."""
+    """A conversation that is not valid, and pydantic's errors of it; it fails alone."""
 
     id: str | None
-    problems: list[str]
+    errors: list[Any]
 
 
 def validated_alone(value: object, validate: Callable[[object], Conversation]) -> Conversation | InvalidConversation:
@@ -90,5 +91,6 @@ def validated_alone(value: object, validate: Callable[[object], Conversation]) -
     except ValidationError as error:
         identity = value.get("id") if isinstance(value, dict) else None
         return InvalidConversation(
-            id=identity if isinstance(identity, str) else None, problems=sentences(error.errors(), Conversation)
+            id=printable(identity) if isinstance(identity, str) else None,
+            errors=error.errors(),
         )

@@ -47,6 +47,7 @@ class TermScore(Answer):
     model: str
     label: Label
     raw: float | None
+    raw_source: str | None = Field(description="model, or on_unfinished: the number that the configuration gives")
     std: float | None
     temperature: float
     baseline: float | None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from reward_service.catalog import Model
 from reward_service.engine.engine import Estimate
 from reward_service.errors import ServiceError
-from reward_service.objectives import Term
+from reward_service.objectives import Objective, Term
 from reward_service.rewards.references import Summary
 from reward_service.rewards.scales import Array
 from reward_service.rewards.transforms import Needs
@@ -19,6 +19,8 @@ from reward_service.schemas import (
     Timings,
     Usage,
 )
+from reward_service.scoring.outcome import Outcome
+from reward_service.scoring.preparing import Prepared, Refused
 from reward_service.scoring.referring import Found
 from reward_service.scoring.terms import Evaluated
 
@@ -28,13 +30,24 @@ def error_body(error: ServiceError) -> ErrorBody:
     return ErrorBody(code=error.code, title=error.title, status=error.status, detail=error.detail)
 
 
-def conversation_score(
-    identity: str | None, terms: list[TermScore], reward: float, error: ServiceError | None
-) -> ConversationScore:
-    """One conversation's answer; a reward only where there is no error."""
-    if error is not None:
-        return ConversationScore(id=identity, reward=None, terms=terms, error=error_body(error))
-    return ConversationScore(id=identity, reward=reward, terms=terms, error=None)
+def conversation_scores(
+    objective: Objective, conversations: Sequence[Prepared | Refused], outcome: Outcome, *, with_references: bool
+) -> list[ConversationScore]:
+    """Each conversation's answer, in order: a reward where there is no error, and every term."""
+    return [
+        ConversationScore(
+            id=conversation.id,
+            reward=float(outcome.rewards[i]) if outcome.errors[i] is None else None,
+            terms=[]
+            if isinstance(conversation, Refused)
+            else [
+                term_score(term, evaluated, i, with_references=with_references)
+                for term, evaluated in zip(objective.terms, outcome.terms, strict=True)
+            ],
+            error=None if (error := outcome.errors[i]) is None else error_body(error),
+        )
+        for i, conversation in enumerate(conversations)
+    ]
 
 
 def term_score(term: Term, evaluated: Evaluated, index: int, *, with_references: bool) -> TermScore:
@@ -46,6 +59,7 @@ def term_score(term: Term, evaluated: Evaluated, index: int, *, with_references:
         model=term.model,
         label=term.label,
         raw=_number(evaluated.raw[index]),
+        raw_source=evaluated.raw_sources[index],
         std=_number(evaluated.std[index]),
         temperature=term.temperature,
         baseline=_number(evaluated.baseline[index]),
@@ -65,7 +79,7 @@ def _reference(term: Term, evaluated: Evaluated, index: int, *, with_references:
 
 
 def _is_single_number(term: Term, found: Found) -> bool:
-    return found.source == "response" and term.transform.needs is Needs.BASELINE
+    return found.source in ("response", "constant") and term.transform.needs is Needs.BASELINE
 
 
 def _described(
@@ -82,7 +96,7 @@ def _described(
         method=None if compared else summary.method,
         standard_error=None if compared else summary.standard_error,
         share_below=_number(share_below[index]),
-        rewards=found.rows.tolist() if with_references and found.rows is not None else None,
+        rewards=found.rows.tolist() if with_references else None,
     )
 
 

@@ -1,19 +1,22 @@
 """What a request needs from models and store, asked for at once: raw scores, stored references, canned responses."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from reward_service.baselines import Baselines, CannedKey, Lookup, RowsKey, SnapshotKey
 from reward_service.catalog import Catalog
 from reward_service.config import ResponseBaseline, StoredBaseline
 from reward_service.engine.engine import Estimate, Item, ItemError, Priority
-from reward_service.errors import ExpectationFailed, ServiceError, StoreUnavailable
+from reward_service.errors import DeadlineExceeded, ExpectationFailed, ServiceError, StoreUnavailable
 from reward_service.objectives import Objective
 from reward_service.rewards.scales import Array
 from reward_service.scoring.preparing import Prepared, Refused, with_response
 from reward_service.scoring.referring import Evidence
 
+T = TypeVar("T")
 Results = list[Estimate | ItemError]
 
 
@@ -65,37 +68,56 @@ class Gathering:
             for _, t, p in asked
         ]
         everything = [*items, *(item for batch in batches for item in batch)]
-        results = await self._score(name, everything, self.deadline)
+        inside = name != self.objective.models[0]  # one request is admitted once: its other models wait for room
+        results = await self._score_or_fail(name, everything, self.deadline, admitted=inside)
         rest = iter(results[len(items) :])
         of_terms = {(i, t): [next(rest) for _ in batch] for (i, t, _), batch in zip(asked, batches, strict=True)}
         return results[: len(items)], of_terms
 
-    async def _score(self, model: str, items: Sequence[Item], deadline: float) -> Results:
+    async def _score_or_fail(self, model: str, items: Sequence[Item], deadline: float, *, admitted: bool) -> Results:
+        """Results of a model that a reward needs; for a model that is only watched, a failure is one of each item."""
+        try:
+            return await self._score(model, items, deadline, admitted=admitted)
+        except ServiceError as error:
+            if any(term.weight > 0 for term in self.objective.terms if term.model == model):
+                raise
+            return [ItemError(error) for _ in items]
+
+    async def _score(self, model: str, items: Sequence[Item], deadline: float, *, admitted: bool) -> Results:
         if not items:
             return []
         engine = self.catalog[model].engine
-        results = await engine.score(items, priority=Priority.ROLLOUT, deadline=deadline)
+        results = await engine.score(items, priority=Priority.ROLLOUT, deadline=deadline, admitted=admitted)
         self.spent += [result for result in results if isinstance(result, Estimate)]
         return results
 
     async def _stored(self) -> tuple[Lookup | ServiceError, dict[CannedKey, Array | ServiceError]]:
         """Stored references in one round trip, then what canned responses are still missing."""
         rows, snapshots, canned = self._keys()
+        policies = {*self.objective.policies, *self.expected_revisions}
         try:
-            lookup = await self.baselines.look_up(
-                rows, canned, {*self.objective.policies, *self.expected_revisions}, snapshots
-            )
-        except StoreUnavailable as error:
+            lookup = await self._in_time(self.baselines.look_up(rows, canned, policies, snapshots))
+        except (StoreUnavailable, DeadlineExceeded) as error:
             if self.expected_revisions:
                 raise
             return error, dict.fromkeys(canned, error)
         self._check_revisions(lookup)
         missing = [key for key in canned if key not in lookup.canned]
         try:
-            computed = await self.baselines.canned(missing, lambda keys: self._canned(keys, canned))
-        except StoreUnavailable as error:
+            computed = await self._in_time(self.baselines.canned(missing, lambda keys: self._canned(keys, canned)))
+        except (StoreUnavailable, DeadlineExceeded) as error:
             return lookup, {**lookup.canned, **dict.fromkeys(missing, error)}
         return lookup, {**lookup.canned, **computed}
+
+    async def _in_time(self, question: Coroutine[Any, Any, T]) -> T:
+        """The answer to a question, or DeadlineExceeded at the request's deadline."""
+        try:
+            async with asyncio.timeout(max(0.0, self.deadline - time.monotonic())):
+                return await question
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                "the time that the request allowed was over before its baselines were there"
+            ) from error
 
     async def _canned(
         self, keys: Sequence[CannedKey], prompts: Mapping[CannedKey, tuple[str, Prepared]]
@@ -107,7 +129,8 @@ class Gathering:
             items = [
                 with_response(prompts[k][1].prompt or (), k.response, tools=prompts[k][1].item.tools) for k in mine
             ]
-            for key, result in zip(mine, await self._score(model, items, self.shared_deadline), strict=True):
+            results = await self._score_or_fail(model, items, self.shared_deadline, admitted=True)
+            for key, result in zip(mine, results, strict=True):
                 outputs[key] = result.error if isinstance(result, ItemError) else result.outputs
         return [outputs[key] for key in keys]
 

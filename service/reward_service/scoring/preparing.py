@@ -8,7 +8,7 @@ from reward_service.baselines.keys import prompt_key
 from reward_service.engine.engine import Item, Message
 from reward_service.errors import InvalidRequest
 from reward_service.objectives import Objective
-from reward_service.problems import nearest
+from reward_service.problems import nearest, sentences
 from reward_service.schemas import Conversation, InvalidConversation, Prompt, References
 from reward_service.schemas import Message as WireMessage
 
@@ -35,10 +35,17 @@ class Refused:
 def prepare(conversation: Conversation | InvalidConversation, index: int, objective: Objective) -> Prepared | Refused:
     """The conversation as an item, or why it cannot be one."""
     if isinstance(conversation, InvalidConversation):
-        problems = [f"conversations[{index}].{problem}" for problem in conversation.problems]
+        problems = sentences(conversation.errors, Conversation, f"conversations[{index}]")
         return Refused(conversation.id, InvalidRequest("; ".join(problems), problems))
     if problem := _references_problem(conversation, objective):
         return Refused(conversation.id, InvalidRequest(f"conversations[{index}].references.{problem}"))
+    try:
+        return _prepared(conversation)
+    except (InvalidRequest, RecursionError) as error:
+        return Refused(conversation.id, InvalidRequest(f"conversations[{index}]: {_reason(error)}"))
+
+
+def _prepared(conversation: Conversation) -> Prepared:
     prompt = prompt_of(conversation)
     return Prepared(
         id=conversation.id,
@@ -47,6 +54,10 @@ def prepare(conversation: Conversation | InvalidConversation, index: int, object
         prompt_key=None if prompt is None else prompt_key(prompt, conversation.tools),
         references=conversation.references or {},
     )
+
+
+def _reason(error: Exception) -> str:
+    return "tools or tool_calls are nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def plain_messages(prompt: Prompt) -> tuple[Message, ...]:

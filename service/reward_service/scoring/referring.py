@@ -17,16 +17,14 @@ from reward_service.scoring.preparing import Prepared
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The references of one conversation for one term, in raw units.
+    """The references of one conversation for one term: `rows` (m,) in raw units, a single one for a constant.
 
-    `rows` (m,), or a `constant` where the config names a number. `identity` is equal for equal rows, so that their
-    statistics are taken once per request.
+    `identity` is equal for equal rows, so that their statistics are taken once per request.
     """
 
     source: str
     identity: object
-    rows: Array | None = None
-    constant: float | None = None
+    rows: Array
     policy: str | None = None
     revision: int | None = None
 
@@ -107,4 +105,4 @@ def _from_snapshot(term: Term, stored: StoredBaseline, key: SnapshotKey, lookup:
 
 
 def _constant(number: float) -> Found:
-    return Found("constant", number, constant=number)
+    return Found("constant", number, np.array([number]))

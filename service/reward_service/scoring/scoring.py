@@ -1,7 +1,9 @@
 """The one path from a request to its rewards, for the API, jobs and evaluation."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -9,11 +11,12 @@ from reward_service.baselines import Baselines, Lookup
 from reward_service.catalog import Catalog
 from reward_service.config import LimitsConfig
 from reward_service.errors import ExpectationFailed, ServiceError, TooLarge
-from reward_service.objectives import Objective, ObjectiveCatalog
+from reward_service.objectives import Objective, ObjectiveCatalog, Term
 from reward_service.rewards.transforms import Needs
-from reward_service.schemas import Expectation, PolicyUsed, ScoreAnswer, ScoreRequest
-from reward_service.scoring.answering import conversation_score, models_used, term_score, timings, usage
+from reward_service.schemas import Conversation, Expectation, PolicyUsed, ScoreAnswer, ScoreRequest
+from reward_service.scoring.answering import conversation_scores, models_used, timings, usage
 from reward_service.scoring.gathering import Gathered, Gathering
+from reward_service.scoring.outcome import Outcome, off_loop, outcome
 from reward_service.scoring.preparing import Prepared, Refused, prepare
 from reward_service.scoring.referring import Found, find
 from reward_service.scoring.terms import Evaluated, evaluate
@@ -43,7 +46,7 @@ class Scoring:
         objective = self._objectives.choose(request.objective)
         expect = request.expect or Expectation()
         self._check(request, objective, expect)
-        conversations = [prepare(c, i, objective) for i, c in enumerate(request.conversations)]
+        conversations = await off_loop(len(request.conversations), partial(_prepared, request, objective))
         if strict:
             _raise_first(conversations, [c.error if isinstance(c, Refused) else None for c in conversations])
         gathered = await Gathering(
@@ -55,30 +58,16 @@ class Scoring:
             deadline=started + min(request.timeout_s or np.inf, self._limits.request_timeout_s),
             shared_deadline=started + self._limits.request_timeout_s,
         ).run()
-        evaluated = [self._evaluate(objective, place, conversations, gathered) for place in range(len(objective.terms))]
-        errors = [_error(objective, evaluated, i) for i in range(len(conversations))]
+        outcome = await off_loop(len(conversations), partial(self._outcome, objective, conversations, gathered))
         if strict:
-            _raise_first(conversations, errors)
-        self._note(objective, evaluated, errors)
-        rewards = objective.combine([one.values for one in evaluated])
+            _raise_first(conversations, outcome.errors)
+        self._note(objective, outcome)
+        scores = partial(conversation_scores, objective, conversations, outcome, with_references=with_references)
         return ScoreAnswer(
             objective=objective.name,
             objective_hash=objective.hash,
             recipe=objective.recipe,
-            scores=[
-                conversation_score(
-                    conversation.id,
-                    []
-                    if isinstance(conversation, Refused)
-                    else [
-                        term_score(term, one, i, with_references=with_references)
-                        for term, one in zip(objective.terms, evaluated, strict=True)
-                    ],
-                    float(rewards[i]),
-                    errors[i],
-                )
-                for i, conversation in enumerate(conversations)
-            ],
+            scores=await off_loop(len(conversations), scores),
             models=models_used({name: self._catalog[name] for name in objective.models}),
             baselines=_policies(objective, gathered),
             usage=usage(gathered.spent),
@@ -87,9 +76,12 @@ class Scoring:
 
     def _check(self, request: ScoreRequest, objective: Objective, expect: Expectation) -> None:
         """Refuse a request that is too large, or that expects another server, before any work."""
-        count, most = len(request.conversations), self._limits.max_request_conversations
+        count, most = _to_score(request), self._limits.max_request_conversations
         if count > most:
-            raise TooLarge(f"conversations: {count} in one request, at most {most} (limits.max_request_conversations)")
+            raise TooLarge(
+                f"conversations: {count} in one request, reference responses included; "
+                f"at most {most} (limits.max_request_conversations)"
+            )
         if expect.objective_hash not in (None, objective.hash):
             raise ExpectationFailed(
                 f"expect.objective_hash: {expect.objective_hash!r} expected, {objective.name!r} is {objective.hash!r}"
@@ -100,10 +92,13 @@ class Scoring:
                     f"expect.models.{name}: {fingerprint!r} expected, it is {self._catalog[name].fingerprint!r}"
                 )
 
-    def _evaluate(
-        self, objective: Objective, place: int, conversations: Sequence[Prepared | Refused], gathered: Gathered
-    ) -> Evaluated:
-        term = objective.terms[place]
+    def _outcome(
+        self, objective: Objective, conversations: Sequence[Prepared | Refused], gathered: Gathered
+    ) -> Outcome:
+        evaluated = [self._evaluate(term, conversations, gathered) for term in objective.terms]
+        return outcome(objective, evaluated)
+
+    def _evaluate(self, term: Term, conversations: Sequence[Prepared | Refused], gathered: Gathered) -> Evaluated:
         fingerprint = self._catalog[term.model].fingerprint
         found: list[Found | ServiceError | None] = [
             None
@@ -113,26 +108,24 @@ class Scoring:
         ]
         return evaluate(term, gathered.estimates[term.model], found)
 
-    def _note(
-        self, objective: Objective, evaluated: Sequence[Evaluated], errors: Sequence[ServiceError | None]
-    ) -> None:
-        self._metrics.conversations.labels(objective.name).inc(len(errors))
-        for error in errors:
-            if error is not None:
-                self._metrics.errors.labels(error.code).inc()
-        for one in evaluated:
-            for found in one.found:
-                if found is not None:
-                    self._metrics.baselines.labels(found.source).inc()
+    def _note(self, objective: Objective, outcome: Outcome) -> None:
+        self._metrics.conversations.labels(objective.name).inc(len(outcome.errors))
+        for code, count in Counter(error.code for error in outcome.errors if error is not None).items():
+            self._metrics.errors.labels(code).inc(count)
+        used = Counter(found.source for one in outcome.terms for found in one.found if found is not None)
+        for source, count in used.items():
+            self._metrics.baselines.labels(source).inc(count)
 
 
-def _error(objective: Objective, evaluated: Sequence[Evaluated], index: int) -> ServiceError | None:
-    """Why the conversation has no reward: the first error of a term that counts; a watched term cannot fail it."""
-    for term, one in zip(objective.terms, evaluated, strict=True):
-        error = one.errors[index]
-        if error is not None and term.weight > 0:
-            return error
-    return None
+def _to_score(request: ScoreRequest) -> int:
+    """The conversations of a request and the reference responses that come with them."""
+    valid = [one for one in request.conversations if isinstance(one, Conversation) and one.references]
+    given = [references for one in valid for references in (one.references or {}).values()]
+    return len(request.conversations) + sum(len(references.responses or ()) for references in given)
+
+
+def _prepared(request: ScoreRequest, objective: Objective) -> list[Prepared | Refused]:
+    return [prepare(conversation, i, objective) for i, conversation in enumerate(request.conversations)]
 
 
 def _raise_first(conversations: Sequence[Prepared | Refused], errors: Sequence[ServiceError | None]) -> None:

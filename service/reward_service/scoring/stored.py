@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from reward_service.baselines import Baselines, Entry, PolicyState, RowsKey, Sto
 from reward_service.catalog import Catalog, Model
 from reward_service.config import LimitsConfig
 from reward_service.engine.engine import Estimate, ItemError, Priority
-from reward_service.errors import BaselineNotFound, TooLarge
+from reward_service.errors import BaselineNotFound, InvalidRequest, TooLarge
 from reward_service.rewards.references import QuantileMethod, summarise
 from reward_service.schemas import (
     Baseline,
@@ -25,6 +26,7 @@ from reward_service.schemas import (
     Snapshot,
 )
 from reward_service.schemas import Baselines as BaselinesAnswer
+from reward_service.scoring.outcome import off_loop
 from reward_service.scoring.preparing import plain_messages, with_response
 
 
@@ -39,6 +41,7 @@ class StoredReferences:
     async def put(self, request: PutBaselines) -> BaselinesWritten:
         """Store the references of every entry, or of none; responses are scored first."""
         model = self._catalog[request.model]
+        await self._baselines.check_writable(request.policy, request.policy_revision)
         result = await self._baselines.put(
             fingerprint=model.fingerprint,
             policy=request.policy,
@@ -76,12 +79,15 @@ class StoredReferences:
         keys = [self._key(model, request.policy, prompt, request.tools) for prompt in request.prompts]
         lookup = await self._baselines.look_up(rows=set(keys), policies=[request.policy])
         state = lookup.policies[request.policy]
-        return BaselinesAnswer(baselines=[_baseline(request, output, state, lookup.rows.get(key)) for key in keys])
+        answer = partial(_baselines, request, output, state, [lookup.rows.get(key) for key in keys])
+        return BaselinesAnswer(baselines=await off_loop(len(keys), answer))
 
-    async def delete(self, model: str, policy: str, prompt: str | None) -> BaselinesDeleted:
-        """Forget the references of one prompt, or of all prompts and the snapshot."""
+    async def delete(self, policy: str, model: str | None, prompt: str | None) -> BaselinesDeleted:
+        """Forget a policy's references: of one prompt of a model, of a model, or of every fingerprint."""
+        if prompt is not None and model is None:
+            raise InvalidRequest("model: required to delete the references of one prompt")
         result = await self._baselines.delete(
-            fingerprint=self._catalog[model].fingerprint,
+            fingerprint=None if model is None else self._catalog[model].fingerprint,
             policy=policy,
             prompt=None if prompt is None else prompt_key(prompt),
         )
@@ -145,8 +151,15 @@ def _entry(entry: BaselineEntry, scored: Sequence[Estimate]) -> Entry:
         std=np.sqrt(np.array(variances)) if all(variance is not None for variance in variances) else None,
         tokens=[-1 if estimate.response_tokens is None else estimate.response_tokens for estimate in scored],
         characters=[len(text) for text in entry.responses or ()],
+        responses=entry.responses,
         draw_ids=entry.draw_ids,
     )
+
+
+def _baselines(
+    request: QueryBaselines, output: int, state: PolicyState, stored: Sequence[StoredRows | None]
+) -> list[Baseline]:
+    return [_baseline(request, output, state, rows) for rows in stored]
 
 
 def _baseline(request: QueryBaselines, output: int, state: PolicyState, stored: StoredRows | None) -> Baseline:

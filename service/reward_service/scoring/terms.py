@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from reward_service.config import StoredBaseline
 from reward_service.engine.engine import Estimate
-from reward_service.errors import BaselineUnusable, ServiceError
+from reward_service.errors import BaselineUnusable, NotFinite, ServiceError
 from reward_service.objectives import Term
 from reward_service.rewards.references import Ragged, Summary, share_below, summarise
 from reward_service.rewards.scales import Array, Scale, Values
@@ -29,6 +29,7 @@ class Evaluated:
     values: Values
     raw: Array
     std: Array
+    raw_sources: list[str | None]
     baseline: Array
     share_below: Array
     found: list[Found | None]
@@ -45,14 +46,14 @@ def evaluate(
     usable = [None if isinstance(reference, ServiceError) else reference for reference in found]
     raw, std = _raw(term, estimates)
     summaries = _summaries(term, usable)
-    baseline = np.array([_baseline(term, f, s) for f, s in zip(usable, summaries, strict=True)], dtype=np.float64)
+    baseline = _baselines(term, summaries)
     good = np.array([i for i, error in enumerate(errors) if error is None], dtype=np.int64)
     rows = _rows(term, usable, good)
     values = _transformed(term, raw, baseline, rows, good)
     below = _spread(share_below(raw[good], rows), good, n) if rows is not None else np.full(n, np.nan)
-    for i in good[np.isnan(values.value[good])]:
-        errors[i] = _unusable(term, summaries[i])
-    return Evaluated(values, raw, std, baseline, below, usable, summaries, errors)
+    for i in good[~np.isfinite(values.value[good])]:
+        errors[i] = _no_number(term, summaries[i])
+    return Evaluated(values, raw, std, _raw_sources(estimates), baseline, below, usable, summaries, errors)
 
 
 def _first_error(estimate: Estimate | ServiceError, found: Found | ServiceError | None) -> ServiceError | None:
@@ -85,22 +86,22 @@ def _summaries(term: Term, found: Sequence[Found | None]) -> list[Summary | None
         method = "mean"
     taken: dict[object, Summary] = {}
     for reference in found:
-        if reference is not None and reference.rows is not None and reference.identity not in taken:
+        if reference is not None and reference.identity not in taken:
             taken[reference.identity] = summarise(reference.rows, quantile, method)
-    return [None if f is None or f.rows is None else taken[f.identity] for f in found]
+    return [None if reference is None else taken[reference.identity] for reference in found]
 
 
-def _baseline(term: Term, found: Found | None, summary: Summary | None) -> float:
-    if found is None or term.transform.needs is not Needs.BASELINE:
-        return float("nan")
-    return float(summary.value if summary is not None else found.constant or 0.0)
+def _baselines(term: Term, summaries: Sequence[Summary | None]) -> Array:
+    """The baseline of each conversation, NaN where there is none or the transform uses none."""
+    if term.transform.needs is not Needs.BASELINE:
+        return np.full(len(summaries), np.nan)
+    return np.array([np.nan if summary is None else summary.value for summary in summaries], dtype=np.float64)
 
 
 def _rows(term: Term, found: Sequence[Found | None], good: Places) -> Ragged | None:
     if term.transform.needs is not Needs.REFERENCES or not len(good):
         return None
-    rows = [f.rows for f in (found[i] for i in good) if f is not None and f.rows is not None]
-    return Ragged.of(rows)
+    return Ragged.of([reference.rows for reference in (found[i] for i in good) if reference is not None])
 
 
 def _transformed(term: Term, raw: Array, baseline: Array, rows: Ragged | None, good: Places) -> Values:
@@ -119,7 +120,18 @@ def _spread(numbers: Array, good: Places, n: int) -> Array:
     return spread
 
 
-def _unusable(term: Term, summary: Summary | None) -> BaselineUnusable:
+def _raw_sources(estimates: Sequence[Estimate | ServiceError]) -> list[str | None]:
+    """Where each raw score comes from: an item that was never rendered has the number of the configuration."""
+    return [
+        None if isinstance(estimate, ServiceError) else "model" if estimate.tokens else "on_unfinished"
+        for estimate in estimates
+    ]
+
+
+def _no_number(term: Term, summary: Summary | None) -> ServiceError:
+    """Why finite raw scores and references gave no finite number."""
+    if term.transform.name != "standardize":
+        return NotFinite(f"term {term.name!r}: {term.transform.name} of these numbers is too large to represent")
     count, std = (summary.count, summary.std) if summary else (0, None)
     return BaselineUnusable(
         f"term {term.name!r}: {term.transform.name} needs at least 2 references that differ; "

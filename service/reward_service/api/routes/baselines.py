@@ -14,6 +14,7 @@ from reward_service.schemas import (
     BuildSnapshot,
     FreezeBaselines,
     FrozenBaselines,
+    Policy,
     PutBaselines,
     QuantileMethod,
     QueryBaselines,
@@ -33,9 +34,9 @@ async def put_baselines(request: Request, body: PutBaselines, service: ServiceDe
 async def get_baseline(
     service: ServiceDep,
     model: str,
-    policy: str,
+    policy: Policy,
     prompt: Annotated[str, Query(description="the text of a one-turn prompt; for others use POST /v1/baselines/query")],
-    label: Annotated[str, Query(description="which output, by index or name")] = "0",
+    label: Annotated[str, Query(description="which output, by index or name", max_length=256)] = "0",
     quantile: Annotated[float, Query(gt=0, lt=1)] = 0.85,
     method: QuantileMethod = "auto",
 ) -> Baseline:
@@ -48,12 +49,12 @@ async def get_baseline(
 @router.delete("", responses=documented(404, 409, 422, 503))
 async def delete_baselines(
     service: ServiceDep,
-    model: str,
-    policy: str,
-    prompt: Annotated[str | None, Query(description="only this prompt; without it, all of the policy's")] = None,
+    policy: Policy,
+    model: Annotated[str | None, Query(description="only this model's; without it, those of every fingerprint")] = None,
+    prompt: Annotated[str | None, Query(description="only this prompt's of the model; without it, all")] = None,
 ) -> BaselinesDeleted:
-    """Forget the references of one prompt, or of all prompts, of a policy for a model."""
-    return await service.references.delete(model, policy, prompt)
+    """Forget a policy's references: of one prompt, of a model, or all there are."""
+    return await service.references.delete(policy, model, prompt)
 
 
 @router.post("/query", responses=documented(400, 404, 422, 503))
