@@ -121,6 +121,17 @@ def test_baselines_are_built_in_process_and_survive(tmp_path: Path) -> None:
     assert "helpful: 1 of 1 prompts" in covered.stdout
 
 
+def test_a_global_snapshot_is_taken_with_the_build(tmp_path: Path) -> None:
+    file = tmp_path / "many.jsonl"
+    file.write_text("".join(json.dumps({"prompt": str(i), "rewards": [float(i), 0.0]}) + "\n" for i in range(120)))
+    options = ["--policy", "sft", "--model", "helpful", "--global", "-c", str(demo_toml(tmp_path))]
+    few = command("baseline", "build", file, *options)
+    enough = command("baseline", "build", file, *options, "--min-references", "2")
+    assert few.returncode == 1
+    assert "100 prompts" in few.stderr
+    assert "helpful: global snapshot of 240 references from 120 prompts" in enough.stdout
+
+
 def test_building_again_from_another_file_and_back_replaces_the_references(tmp_path: Path) -> None:
     files = {}
     for name, reward in (("a", 1.0), ("b", 9.0)):

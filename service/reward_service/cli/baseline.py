@@ -36,7 +36,10 @@ ModelNames = Annotated[list[str] | None, typer.Option("--model", help="only thes
 
 @baseline.command()
 def build(
-    file: Annotated[Path, typer.Argument(help="JSONL: prompt with responses, response or rewards", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="JSONL: prompt with responses, response or rewards", show_default=False),
+    ],
     policy: Policy,
     policy_revision: Annotated[
         str | None, typer.Option(help="what the policy's name stands for", show_default=False)
@@ -46,6 +49,7 @@ def build(
         bool, typer.Option("--merge", help="add to the stored references instead of replacing them")
     ] = False,
     take_global: Annotated[bool, typer.Option("--global", help="also take the global snapshot anew")] = False,
+    min_references: Annotated[int, typer.Option(min=1, help="how many a prompt needs to count in the snapshot")] = 8,
     url: Url = None,
     config: ConfigFile = None,
 ) -> None:
@@ -67,7 +71,7 @@ def build(
                 written += result.written
             typer.echo(f"{name}: {len(rows)} prompts, {sum(map(len, rows))} references, {written} prompts changed")
             if take_global:
-                snapshot = await client.build_global_baseline(name, policy)
+                snapshot = await client.build_global_baseline(name, policy, min_references=min_references)
                 typer.echo(f"{name}: global snapshot of {snapshot.count} references from {snapshot.prompts} prompts")
 
     _with_client(url, config, work)
@@ -75,7 +79,7 @@ def build(
 
 @baseline.command()
 def coverage(
-    file: Annotated[Path, typer.Argument(help="JSONL with a prompt in each row", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL with a prompt in each row", show_default=False)],
     policy: Policy,
     model: ModelNames = None,
     min_references: Annotated[int, typer.Option(min=1, help="how many references a prompt needs")] = 8,

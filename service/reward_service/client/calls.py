@@ -103,9 +103,10 @@ def freeze_baselines(policy: str, *, frozen: bool = True) -> Call[FrozenBaseline
     return Call(FrozenBaselines, "POST", "/v1/baselines/freeze", {"policy": policy, "frozen": frozen})
 
 
-def build_global_baseline(model: str, policy: str) -> Call[Snapshot]:
+def build_global_baseline(model: str, policy: str, *, min_references: int = 8) -> Call[Snapshot]:
     """POST /v1/baselines/global."""
-    return Call(Snapshot, "POST", "/v1/baselines/global", {"model": model, "policy": policy})
+    body = {"model": model, "policy": policy, "min_references": min_references}
+    return Call(Snapshot, "POST", "/v1/baselines/global", body)
 
 
 def models() -> Call[Models]:

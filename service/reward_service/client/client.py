@@ -72,9 +72,9 @@ class Client:
         """Forbid any change of a policy's baselines, or allow it again."""
         return self._send(calls.freeze_baselines(policy, frozen=frozen))
 
-    def build_global_baseline(self, model: str, policy: str) -> Snapshot:
-        """Take a policy's global snapshot anew."""
-        return self._send(calls.build_global_baseline(model, policy))
+    def build_global_baseline(self, model: str, policy: str, **options: Any) -> Snapshot:
+        """Take a policy's global snapshot anew; options: `min_references` that a prompt needs to count."""
+        return self._send(calls.build_global_baseline(model, policy, **options))
 
     def models(self) -> Models:
         """What is loaded."""
@@ -144,9 +144,9 @@ class AsyncClient:
         """Forbid any change of a policy's baselines, or allow it again."""
         return await self._send(calls.freeze_baselines(policy, frozen=frozen))
 
-    async def build_global_baseline(self, model: str, policy: str) -> Snapshot:
-        """Take a policy's global snapshot anew."""
-        return await self._send(calls.build_global_baseline(model, policy))
+    async def build_global_baseline(self, model: str, policy: str, **options: Any) -> Snapshot:
+        """Take a policy's global snapshot anew; options: `min_references` that a prompt needs to count."""
+        return await self._send(calls.build_global_baseline(model, policy, **options))
 
     async def models(self) -> Models:
         """What is loaded."""

@@ -1,5 +1,6 @@
 """A model folder or hub id to a loaded model and tokenizer: safetensors only, no invented weights, no code unasked."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from reward_service.engine.fingerprint import INDEX, SINGLE, weight_files
 from reward_service.engine.heads import head_in_float32
 from reward_service.errors import NotReady, ServiceError
 
+log = logging.getLogger(__name__)
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -114,6 +116,8 @@ def _refuse_invented_weights(config: ClassifierConfig, info: dict[str, Any]) -> 
 
 def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if not tokenizer.chat_template:
+        log.warning("%s has no chat template: only conversations given as `text` can be scored", folder)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:  # settings of tokenizer.json that would cut or pad behind our back
         backend.no_truncation()
