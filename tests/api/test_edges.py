@@ -109,7 +109,7 @@ async def test_a_text_or_value_that_cannot_be_used_fails_alone(bad: Any, expecte
 
 
 async def test_a_deeply_nested_value_is_no_unexpected_error(start: Start) -> None:
-    messages = [{"role": "assistant", "tool_calls": [nested(900)]}, {"role": "assistant", "content": "1"}]
+    messages = [{"role": "assistant", "tool_calls": [nested(250)]}, {"role": "assistant", "content": "1"}]
     async with start(CONFIG) as running:
         deep, good = await ask(running, "watching", {"messages": messages}, GOOD)
         content = "[" * 100_000
