@@ -11,6 +11,7 @@ import asyncio
 import json
 import platform
 import random
+import re
 import socket
 import statistics
 import subprocess
@@ -146,6 +147,19 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
     return {**medians, "ratio": round(statistics.median(ratios), 2), "ratios": [round(r, 2) for r in ratios]}
 
 
+def processor() -> str:
+    """The processor's model name, or what the platform says of it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    return str(names[0]) if names else platform.machine()
+
+
+def commit() -> str:
+    """The commit that was measured."""
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -155,8 +169,8 @@ def main() -> None:
         "what": f"{CONVERSATIONS} conversations over HTTP, demo model, float32; ratio = plain seconds / ours",
         "command": "python benchmarks/serving.py --out benchmarks/results/serving.json",
         **compare(arguments.rounds),
-        "cores": torch.get_num_threads(),
-        "machine": platform.machine(),
+        "hardware": {"processor": processor(), "cores": torch.get_num_threads()},
+        "commit": commit(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     text = json.dumps(result, indent=2)
