@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reward_service.errors import NotReady
+from reward_service.errors import NotReady, Overloaded
 from tests.conftest import Running, Start
 from tests.scripted import ScriptedEngine
 
@@ -213,6 +213,15 @@ async def test_a_number_of_the_configuration_says_so(start: Start) -> None:
         cut, whole = await ask(running, "watching", {**GOOD, "finish_reason": "length"}, GOOD)
     assert [term["raw_source"] for term in cut["terms"]] == ["on_unfinished"] * 2
     assert [term["raw_source"] for term in whole["terms"]] == ["model"] * 2
+
+
+async def test_an_overload_says_when_to_come_back(start: Start) -> None:
+    engine = ScriptedEngine("m")
+    engine.raises = Overloaded("no room", retry_after_s=2.3)
+    async with start(CONFIG, m=engine) as running:
+        response = await running.http.post("/v1/score", json={"objective": "watching", "conversations": [GOOD]})
+    assert (response.status_code, response.json()["code"]) == (429, "overloaded")
+    assert response.headers["retry-after"] == "3"
 
 
 async def test_a_label_of_5000_digits_is_a_bad_request(start: Start) -> None:

@@ -44,6 +44,19 @@ async def serve(config: Config, once_ready: OnceReady, *, prepare: Prepare | Non
             await _serve(service, bound, once_ready)
 
 
+class Server(uvicorn.Server):
+    """uvicorn's server, which also tells when it listens."""
+
+    def __init__(self, settings: uvicorn.Config) -> None:
+        super().__init__(settings)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen."""
+        await super().startup(sockets=sockets)
+        self.listening.set()
+
+
 async def _serve(service: Service, bound: socket.socket, once_ready: OnceReady) -> None:
     settings = uvicorn.Config(
         create_app(service),
@@ -52,15 +65,23 @@ async def _serve(service: Service, bound: socket.socket, once_ready: OnceReady) 
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(service.config.limits.request_timeout_s) + GRACE_S,
     )
-    server = uvicorn.Server(settings)
-    host, port = bound.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_once_ready(server, url, once_ready))
+    server = Server(settings)
+    ready = asyncio.create_task(_once_ready(server, _url(bound), once_ready))
+    try:
         await server.serve(sockets=[bound])
+    finally:
+        ready.cancel()
+    with suppress(asyncio.CancelledError):
+        await ready
 
 
-async def _once_ready(server: uvicorn.Server, url: str, once_ready: OnceReady) -> None:
+def _url(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _once_ready(server: Server, url: str, once_ready: OnceReady) -> None:
+    await server.listening.wait()
     try:
         await once_ready(server, url)
     except BaseException:
