@@ -113,6 +113,22 @@ async def test_rendered_text_is_scored_where_no_prompt_is_needed(start: Start) -
     assert score["terms"][1]["error"]["code"] == "prompt_required"
 
 
+async def test_each_term_reads_its_own_label_by_index_or_name(start: Start) -> None:
+    terms = "".join(
+        f'[[objectives.terms]]\nname = "t{i}"\nmodel = "m"\nlabel = {label}\ntransform = "identity"\n'
+        for i, label in enumerate((0, 2, '"safety"'))
+    )
+    config = (
+        f'[store]\nurl = "memory://"\n[[models]]\nname = "m"\nsource = "org/m"\n[[objectives]]\nname = "o"\n{{}}{terms}'
+    )
+    engine = ScriptedEngine("m", ("quality", "safety", "tone"))
+    async with start(config.format('aggregate = "weighted_sum"\n'), m=engine) as running:
+        body = {"conversations": [conversation("1.0 20.0 300.0")]}
+        (score,) = (await running.http.post("/v1/score", json=body)).json()["scores"]
+    assert [(term["label"], term["raw"]) for term in score["terms"]] == [(0, 1.0), (2, 300.0), ("safety", 20.0)]
+    assert score["reward"] == 321.0
+
+
 async def test_a_watched_term_is_shown_and_cannot_fail_the_reward(start: Start) -> None:
     async with start(CONFIG) as running:
         body = {"objective": "raw", "conversations": [conversation("2.0")]}

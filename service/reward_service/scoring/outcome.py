@@ -25,7 +25,7 @@ class Outcome:
     errors: list[ServiceError | None]
 
 
-def outcome(objective: Objective, terms: Sequence[Evaluated]) -> Outcome:
+def combined(objective: Objective, terms: Sequence[Evaluated]) -> Outcome:
     """Combine the terms; a conversation fails with the first error of a term that counts."""
     rewards = objective.combine([one.values for one in terms])
     errors = [_error(objective, terms, i) for i in range(len(rewards))]

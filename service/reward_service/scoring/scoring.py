@@ -16,7 +16,7 @@ from reward_service.rewards.transforms import Needs
 from reward_service.schemas import Conversation, Expectation, PolicyUsed, ScoreAnswer, ScoreRequest
 from reward_service.scoring.answering import conversation_scores, models_used, timings, usage
 from reward_service.scoring.gathering import Gathered, Gathering
-from reward_service.scoring.outcome import Outcome, off_loop, outcome
+from reward_service.scoring.outcome import Outcome, combined, off_loop
 from reward_service.scoring.preparing import Prepared, Refused, prepare
 from reward_service.scoring.referring import Found, find
 from reward_service.scoring.terms import Evaluated, evaluate
@@ -96,7 +96,7 @@ class Scoring:
         self, objective: Objective, conversations: Sequence[Prepared | Refused], gathered: Gathered
     ) -> Outcome:
         evaluated = [self._evaluate(term, conversations, gathered) for term in objective.terms]
-        return outcome(objective, evaluated)
+        return combined(objective, evaluated)
 
     def _evaluate(self, term: Term, conversations: Sequence[Prepared | Refused], gathered: Gathered) -> Evaluated:
         fingerprint = self._catalog[term.model].fingerprint
