@@ -63,7 +63,14 @@ def test_log_sigmoid_centered_and_its_not_equal_mpmath(margin: float) -> None:
 def test_sigmoids_equal_scipys(rewards: list[float]) -> None:
     r = np.array(rewards)
     np.testing.assert_allclose(log_sigmoid(r).value, special.log_expit(r), rtol=1e-13, atol=1e-323)
-    np.testing.assert_allclose(sigmoid_centered(r, np.zeros_like(r)).value, special.expit(r), rtol=1e-13, atol=1e-320)
+    tiny = float(np.finfo(np.float64).tiny)  # below it SciPy gives 0; the next test holds ours to mpmath there
+    np.testing.assert_allclose(sigmoid_centered(r, np.zeros_like(r)).value, special.expit(r), rtol=1e-13, atol=tiny)
+
+
+@pytest.mark.parametrize("margin", [-700.0, -709.0, -710.0, -720.0, -740.0])
+def test_a_probability_keeps_what_a_double_can_hold_of_it(margin: float) -> None:
+    found = sigmoid_centered(np.array([margin]), np.zeros(1)).value[0]
+    assert found == pytest.approx(float(1 / (1 + mpmath.exp(-mpmath.mpf(margin)))), rel=1e-12, abs=1e-323)
 
 
 def test_log_sigmoid_is_log_sigmoid_centered_at_a_baseline_of_zero() -> None:
