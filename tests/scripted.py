@@ -43,7 +43,13 @@ class ScriptedEngine:
         """Nothing to finish."""
 
     async def score(
-        self, items: Sequence[Item], *, priority: Priority, deadline: float, admitted: bool = False
+        self,
+        items: Sequence[Item],
+        *,
+        priority: Priority,
+        deadline: float,
+        admitted: bool = False,
+        use_cache: bool = True,
     ) -> list[Estimate | ItemError]:
         """The numbers that stand in the items, once the gate is open."""
         self.calls.append(list(items))

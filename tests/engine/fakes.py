@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from reward_service.engine.devices import Devices
 from reward_service.engine.engine import Estimate, Item, Priority
+from reward_service.engine.forward import Layout, Pause
 from reward_service.engine.intake import Intake, Result
 from reward_service.engine.rendering import Rendered
 from reward_service.errors import RenderingFailed
@@ -49,7 +50,12 @@ class FakeModel:
     batches: list[list[tuple[int, ...]]] = field(default_factory=list)
     seconds: float = 0.0
 
-    def __call__(self, batch: Sequence[Rendered]) -> NDArray[np.float64]:
+    layout = Layout.PADDED
+
+    def prepare(self, batch: Sequence[Rendered]) -> Sequence[Rendered]:
+        return batch
+
+    def compute(self, batch: Sequence[Rendered], pause: Pause) -> NDArray[np.float64]:
         """Fails on BAD, gives NaN on NAN."""
         self.batches.append([tuple(one.ids.tolist()) for one in batch])
         self.started.set()

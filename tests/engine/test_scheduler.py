@@ -153,13 +153,14 @@ async def test_a_failing_item_fails_alone(devices: Devices) -> None:
 
 
 async def test_the_thread_outlives_a_model_that_answers_nonsense(devices: Devices) -> None:
-    def short(batch: object) -> Any:
-        return np.zeros((0, 1))
+    class Short(FakeModel):
+        def compute(self, prepared: object, pause: object) -> Any:
+            return np.zeros((0, 1))
 
     model = FakeModel()
     model.gate.set()
     intake = opened(devices, model)
-    intake.lane.forward = short
+    intake.lane.forward = Short()
     (result,) = await score(intake, text(2))
     assert isinstance(result, ItemError)
     assert isinstance(result.error, EngineFailed)

@@ -10,7 +10,15 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from reward_service.config.checks import cross_problems
-from reward_service.config.schema import Config, LimitsConfig, ModelConfig, ObjectiveConfig, ServerConfig, StoreConfig
+from reward_service.config.schema import (
+    Config,
+    LimitsConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    ScoreCacheConfig,
+    ServerConfig,
+    StoreConfig,
+)
 from reward_service.errors import ConfigError
 from reward_service.problems import nearest, sentences
 
@@ -43,6 +51,7 @@ def _section_problems(tables: Mapping[str, Any]) -> list[str]:
     problems = [f"{key}: unknown field {key!r}{nearest(key, Config.model_fields)}" for key in unknown]
     problems += _problems(ServerConfig, tables.get("server", {}), "server")
     problems += _problems(StoreConfig, tables.get("store", {}), "store")
+    problems += _problems(ScoreCacheConfig, tables.get("score_cache", {}), "score_cache")
     problems += _problems(LimitsConfig, tables.get("limits", {}), "limits")
     problems += _list_problems(ModelConfig, tables.get("models", []), "models")
     problems += _list_problems(ObjectiveConfig, tables.get("objectives", []), "objectives")

@@ -53,6 +53,17 @@ class StoreConfig(Section):
         return url
 
 
+class ScoreCacheConfig(Section):
+    """Raw scores that are kept, by fingerprint and token ids; a request may opt out with `cache = false`."""
+
+    enabled: bool = True
+    """Whether scores are kept at all."""
+    max_entries: int = Field(200_000, ge=1)
+    """Scores held in memory; the least recently used go first."""
+    ttl_s: FiniteFloat = Field(86_400.0, gt=0, strict=False)
+    """How long a score is kept in the store, in seconds."""
+
+
 class LimitsConfig(Section):
     """What may enter."""
 
@@ -75,16 +86,32 @@ class ClassifierConfig(Section):
     """Folder or hub id."""
     revision: str = "main"
     """Hub revision; not used for a folder."""
-    engine: Literal["torch"] = "torch"
-    """What computes the scores."""
+    engine: Literal["torch", "vllm", "http"] = "torch"
+    """What computes the scores: `torch` and `vllm` in this process, `http` a server that hosts the model."""
+    protocol: Literal["vllm", "sglang", "tei", "reward-service"] | None = None
+    """For engine `http`: what kind of server the URLs are."""
+    urls: list[str] = []
+    """For engine `http`: servers that host this model, `http://host:port`; each batch goes to the least loaded."""
+    served_name: str | None = None
+    """For engine `http`: the model's name at the server; asked of the server unless given."""
+    api_key_env: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """For engine `http`: environment variable that holds the server's API key."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Number type of the body; the head always runs in float32."""
     max_tokens: int = Field(4096, ge=1)
     """Most tokens of a rendered conversation."""
-    max_batch_tokens: int = Field(16_384, ge=1)
-    """Most tokens, padding included, that the device computes at once."""
+    max_batch_tokens: int | None = Field(None, ge=1)
+    """Most tokens that the device computes at once, shared prefixes counted once; 16,384 on a GPU and 4,096 on a CPU
+    unless given."""
+    packing: Literal["shared", "packed", "off"] = "shared"
+    """`shared`: items end to end, equal beginnings computed once; `packed`: each item whole; `off`: padded batches."""
+    compile: bool = True
+    """Compile the model's layers where that pays; without a C++ compiler they run as they are."""
+    parity: Literal["auto", "reference", "self"] = "auto"
+    """Check before serving: `reference` compares with Transformers in float32, one conversation at a time (loads the
+    weights twice); `self` only with the model itself; `auto` takes `reference` up to 2 billion parameters."""
     on_too_long: Literal["error", "truncate_left"] = "error"
     """What happens to a conversation with more than `max_tokens`: an error, or its oldest tokens are dropped."""
     reasoning: Literal["keep", "strip"] = "keep"
@@ -189,6 +216,8 @@ class Config(Section):
     """Where the service listens."""
     store: StoreConfig = StoreConfig()
     """Where baselines are kept."""
+    score_cache: ScoreCacheConfig = ScoreCacheConfig()
+    """Which raw scores are kept."""
     limits: LimitsConfig = LimitsConfig()
     """What may enter."""
     models: list[ModelConfig]

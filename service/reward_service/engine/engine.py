@@ -39,7 +39,8 @@ class Estimate:
 
     `outputs` has one float64 per label; `variance` (labels,) or a covariance (labels, labels); `steps` one row of
     outputs per step of a process model; `features` what a posterior needs. `tokens` were rendered, `tokens_computed`
-    went through the device for this item (0 when an equal item was computed in its stead); times are seconds.
+    went through the device for this item (0 when an equal item was computed in its stead); times are seconds;
+    `cached` says that the outputs were kept from an earlier request.
     """
 
     outputs: NDArray[np.float64]
@@ -51,6 +52,7 @@ class Estimate:
     response_tokens: int | None = None
     queue_s: float = 0.0
     compute_s: float = 0.0
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +98,20 @@ class Engine(Protocol):
         """Load and warm up; raises what hinders it."""
 
     async def score(
-        self, items: Sequence[Item], *, priority: Priority, deadline: float, admitted: bool = False
+        self,
+        items: Sequence[Item],
+        *,
+        priority: Priority,
+        deadline: float,
+        admitted: bool = False,
+        use_cache: bool = True,
     ) -> list[Estimate | ItemError]:
         """One result per item, in order. `deadline` is an absolute `time.monotonic()`.
 
         Raises Overloaded or TooLarge when the request as a whole cannot enter; cancelling the call removes its work.
         `admitted` says that the items belong to a request that is inside already: they wait for room, in turn and
-        until the deadline, and are never refused as Overloaded.
+        until the deadline, and are never refused as Overloaded. Without `use_cache` no kept score is returned and
+        none is kept.
         """
 
     async def close(self) -> None:

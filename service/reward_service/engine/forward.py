@@ -1,96 +1,46 @@
-"""Rendered items through a model on its device: right-padded batches, checked against the model itself at load.
+"""What stands between the scheduler and a model: host work that may be done ahead, device work that may be paused."""
 
-`padded_forward` is what a forward on packed batches replaces: both are a `scheduler.Forward`.
-"""
-
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from reward_service.engine.heads import Head, OwnHead, pooled_head
-from reward_service.engine.rendering import Rendered, pooled_index
-from reward_service.engine.scheduler import Forward
+from reward_service.engine.rendering import Rendered
 
-log = logging.getLogger(__name__)
-
-SAME_ROW = 1e-3
-"""Most that pooling before the head may change a score, relative to the largest of the probes: the body computes the
-very same numbers."""
-SAME_PADDED = {torch.float32: 1e-3, torch.float16: 0.0125, torch.bfloat16: 0.1}
-"""Most that padding may change a score, on the same scale. Rounding to bfloat16 (steps of 0.4 to 0.8 %) changed those
-of 28 tiny and 2 small models by up to 1 %, of random models of 24 to 48 layers by up to 4 %; float16 rounds 8 times as
-finely. Models that averaged over the padding, or attended to it, were 29 to 315 % off."""
-PROBE_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128)
+Pause = Callable[[], None]
 
 
-class PaddedForward:
-    """Right-padded batches under an attention mask; one item at a time for a model whose scores depend on padding."""
+class Layout(StrEnum):
+    """How a batch lies on the device, which decides what it costs there."""
 
-    def __init__(self, head: Head, device: torch.device, pad_token_id: int | None, *, alone: bool = False) -> None:
-        self._head = head
-        self._device = device
-        self._fill = 0 if pad_token_id is None else pad_token_id
-        self._alone = alone
-
-    def __call__(self, batch: Sequence[Rendered]) -> NDArray[np.float64]:
-        """(items, labels)."""
-        with torch.inference_mode():
-            if self._alone:
-                return np.concatenate([self._outputs([one]) for one in batch])
-            return self._outputs(batch)
-
-    def _outputs(self, batch: Sequence[Rendered]) -> NDArray[np.float64]:
-        ids = np.full((len(batch), max(one.tokens for one in batch)), self._fill, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for row, one in enumerate(batch):
-            ids[row, : one.tokens] = one.ids
-            mask[row, : one.tokens] = 1
-        inputs = {"input_ids": self._tensor(ids), "attention_mask": self._tensor(mask)}
-        outputs: NDArray[np.float64] = self._head(batch, inputs).double().cpu().numpy()
-        return outputs.reshape(len(batch), -1)
-
-    def _tensor(self, array: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device)
+    PADDED = "padded"
+    """Each item as long as the longest."""
+    PACKED = "packed"
+    """Items end to end, each whole."""
+    SHARED = "shared"
+    """Items end to end, a beginning that several have in common once."""
 
 
-def padded_forward(model: nn.Module, probe: NDArray[np.int32], pad_token_id: int | None) -> Forward:
-    """The fastest padded forward that gives what the model gives for one item alone; `probe` is a text's ids.
+class Forward(Protocol):
+    """A blocking model."""
 
-    A model that gives NaN is like no other, not even itself: it runs one item at a time, and each is an error.
-    """
-    weight = next(model.parameters())
-    own = OwnHead(model)
-    probes = [_item(probe[:length], pad_token_id) for length in PROBE_LENGTHS]
-    alone = PaddedForward(own, weight.device, pad_token_id, alone=True)
-    expected = alone(probes)
+    @property
+    def layout(self) -> Layout:
+        """How it lays a batch out."""
 
-    pooled = pooled_head(model)
-    if pooled is not None:
-        found = PaddedForward(pooled, weight.device, pad_token_id, alone=True)(probes)
-        if not _same(found, expected, SAME_ROW):
-            log.warning("%s does not pool by Transformers' rule: its own forward is used", type(model).__name__)
-            pooled = None
-    if pooled is None and pad_token_id is None:
-        return alone  # the model's own forward refuses batches then
-    together = PaddedForward(pooled or own, weight.device, pad_token_id)
-    if _same(together(probes), expected, SAME_PADDED.get(weight.dtype, SAME_ROW)):
-        return together
-    log.warning("scores of %s depend on padding: it runs one conversation at a time", type(model).__name__)
-    return PaddedForward(pooled or own, weight.device, pad_token_id, alone=True)
+    def prepare(self, batch: Sequence[Rendered]) -> Any:
+        """Host work of a batch; may run in one thread while `compute` runs in another."""
+
+    def compute(self, prepared: Any, pause: Pause) -> NDArray[np.float64]:
+        """(items, labels) of a prepared batch, in its order; raises when it cannot.
+
+        Calls `pause` now and then at points where another batch may be computed on the same thread, by this model or
+        another, before this one goes on.
+        """
 
 
-def _item(ids: NDArray[np.int32], pad_token_id: int | None) -> Rendered:
-    """A probe that ends in the pad token, where pooling rules part."""
-    ids = ids if pad_token_id is None else np.append(ids, np.int32(pad_token_id))
-    return Rendered(ids, pooled_index(ids, pad_token_id), None)
-
-
-def _same(found: NDArray[np.float64], expected: NDArray[np.float64], tolerance: float) -> bool:
-    if found.shape != expected.shape:
-        return False
-    with np.errstate(invalid="ignore"):  # infinities
-        return bool((np.abs(found - expected) <= tolerance * np.abs(expected).max(axis=0)).all())
+def run(forward: Forward, batch: Sequence[Rendered], pause: Pause = lambda: None) -> NDArray[np.float64]:
+    """(items, labels) of a batch, prepared and computed at once."""
+    return forward.compute(forward.prepare(batch), pause)

@@ -6,7 +6,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from reward_service.engine.batching import choose, front, padded_tokens
 from reward_service.engine.engine import Estimate, ItemError, Priority
+from reward_service.engine.forward import Forward, run
 from reward_service.engine.rendering import Key, Rendered
 from reward_service.engine.waiting import Waiter, Waiting, Work
 from reward_service.errors import DeadlineExceeded, EngineFailed, NotFinite, ServiceError
 
 log = logging.getLogger(__name__)
 
-Forward = Callable[[Sequence[Rendered]], NDArray[np.float64]]
-"""A blocking model: rendered items in, (items, labels) out; raises when it cannot. Called on the device thread only."""
 Outputs = NDArray[np.float64] | ServiceError
 
 FAILING_BATCHES = 3
@@ -266,7 +265,7 @@ def by_oldest(lane: Lane) -> tuple[float, ...]:
 def compute(forward: Forward, batch: Sequence[Rendered]) -> list[Outputs]:
     """Outputs or error of each item. A batch that fails is halved until only the item that makes it fail is alone."""
     try:
-        rows = forward(batch)
+        rows = run(forward, batch)
     except Exception as error:
         if len(batch) > 1:
             half = len(batch) // 2

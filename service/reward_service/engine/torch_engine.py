@@ -9,14 +9,19 @@ from reward_service.config import ClassifierConfig
 from reward_service.engine.devices import Devices
 from reward_service.engine.engine import EngineCard, Estimate, Item, ItemError, Priority
 from reward_service.engine.fingerprint import fingerprint
-from reward_service.engine.forward import padded_forward
+from reward_service.engine.forward import Forward
 from reward_service.engine.intake import Intake
 from reward_service.engine.loading import load, resolve_device
+from reward_service.engine.padded import padded_forward
 from reward_service.engine.rendering import Renderer
-from reward_service.engine.scheduler import Forward
 from reward_service.errors import NotReady
 
 PROBE = "A short text is enough to see how the model reads one, and how it reads several at once. " * 6
+
+
+def default_batch_tokens(device: str) -> int:
+    """Tokens per batch that keep a device busy; more only make a batch last longer."""
+    return 4096 if device == "cpu" else 16_384
 
 
 class TorchEngine:
@@ -44,12 +49,20 @@ class TorchEngine:
         """Loads the model and runs it once; raises NotReady with the reason when that fails."""
         card, renderer, forward = await asyncio.to_thread(self._load)
         device = self._devices.get(card.device)
-        lane = device.thread.open(self._config.name, forward, self._config.max_batch_tokens)
+        lane = device.thread.open(
+            self._config.name, forward, self._config.max_batch_tokens or default_batch_tokens(card.device)
+        )
         self._intake = Intake(lane, device, renderer.render, self._devices.rendering)
         self._card = card
 
     async def score(
-        self, items: Sequence[Item], *, priority: Priority, deadline: float, admitted: bool = False
+        self,
+        items: Sequence[Item],
+        *,
+        priority: Priority,
+        deadline: float,
+        admitted: bool = False,
+        use_cache: bool = True,  # noqa: ARG002
     ) -> list[Estimate | ItemError]:
         """One result per item, in order."""
         if self._intake is None:
