@@ -33,6 +33,9 @@ class Metrics:
         self.baselines = Counter(
             "reward_service_baselines", "Baselines used, by source.", ["source"], registry=registry
         )
+        self.cached_scores = Counter(
+            "reward_service_cached_scores", "Scores taken from the score cache.", ["model"], registry=registry
+        )
         self.batch_items = Histogram(
             "reward_service_batch_items", "Items of a batch.", ["model"], buckets=ITEMS, registry=registry
         )
@@ -43,8 +46,11 @@ class Metrics:
             buckets=TOKENS,
             registry=registry,
         )
-        self.padded_tokens = Counter(
-            "reward_service_padded_tokens", "Tokens computed, padding included.", ["model"], registry=registry
+        self.computed_tokens = Counter(
+            "reward_service_computed_tokens",
+            "Tokens computed: with padding, shared prefixes once.",
+            ["model"],
+            registry=registry,
         )
         self.batch_seconds = Histogram(
             "reward_service_batch_seconds",
@@ -61,12 +67,16 @@ class Metrics:
         """Read a device's queue whenever the metrics are read."""
         self._queued.labels(device).set_function(queued_tokens)
 
-    def on_batch(self, model: str, *, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+    def on_batch(self, model: str, *, items: int, tokens: int, computed_tokens: int, seconds: float) -> None:
         """Note a batch that has left the device."""
         self.batch_items.labels(model).observe(items)
         self.batch_tokens.labels(model).observe(tokens)
-        self.padded_tokens.labels(model).inc(padded_tokens)
+        self.computed_tokens.labels(model).inc(computed_tokens)
         self.batch_seconds.labels(model).observe(seconds)
+
+    def on_cached(self, model: str, *, items: int) -> None:
+        """Note items that were answered with kept scores."""
+        self.cached_scores.labels(model).inc(items)
 
     def exposition(self) -> bytes:
         """The metrics in the Prometheus text format."""

@@ -19,6 +19,9 @@ from reward_service.errors import RenderingFailed
 
 BAD, NAN = 13, 14
 """Words that make a batch fail and that make an item NaN."""
+LONG = 400
+BUSY_WORD = 99
+BUSY = np.array([BUSY_WORD], dtype=np.int32).tobytes()
 
 
 async def until(reached: Callable[[], bool]) -> None:
@@ -71,7 +74,42 @@ class FakeModel:
         return [ids for batch in self.batches for ids in batch]
 
 
-def opened(devices: Devices, model: FakeModel, *, name: str = "m", max_batch_tokens: int = 1000) -> Intake:
+@dataclass
+class LayeredModel:
+    """Takes its time layer by layer, with a pause between them; shares prefixes. Scores the last token of each item.
+
+    While `gate` is shut a batch with a long item goes on pausing.
+    """
+
+    layers: int = 20
+    s_per_token: float = 1e-4
+    batches: list[list[int]] = field(default_factory=list)
+    prepared: list[str] = field(default_factory=list)
+    started: threading.Event = field(default_factory=threading.Event)
+    gate: threading.Event = field(default_factory=threading.Event)
+    layout: Layout = Layout.SHARED
+
+    def prepare(self, batch: Sequence[Rendered]) -> Sequence[Rendered]:
+        self.prepared.append(threading.current_thread().name)
+        return batch
+
+    def compute(self, batch: Sequence[Rendered], pause: Pause) -> NDArray[np.float64]:
+        """Fails on BAD after its last layer. `batches` are in the order in which they end."""
+        self.started.set()
+        for _ in range(self.layers):
+            time.sleep(self.s_per_token * sum(one.tokens for one in batch) / self.layers)
+            pause()
+        while any(one.tokens >= LONG for one in batch) and not self.gate.wait(0.005):
+            pause()
+        if any(BAD in one.ids for one in batch):
+            raise RuntimeError("bad item")
+        self.batches.append([int(one.ids[-1]) for one in batch])
+        return np.array([[float(one.ids[-1])] for one in batch])
+
+
+def opened(
+    devices: Devices, model: FakeModel | LayeredModel, *, name: str = "m", max_batch_tokens: int = 1000
+) -> Intake:
     """The intake of a fake model on the device `fake`."""
     device = devices.get("fake")
     return Intake(device.thread.open(name, model, max_batch_tokens), device, words, devices.rendering)
@@ -83,8 +121,9 @@ class Seen:
     def __init__(self) -> None:
         self.batches: list[tuple[str, dict[str, Any]]] = []
 
-    def on_batch(self, model: str, *, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        self.batches.append((model, {"items": items, "tokens": tokens, "padded_tokens": padded_tokens}))
+    def on_batch(self, model: str, *, items: int, tokens: int, computed_tokens: int, seconds: float) -> None:
+        report = {"items": items, "tokens": tokens, "computed_tokens": computed_tokens, "seconds": seconds}
+        self.batches.append((model, report))
 
 
 def score(
@@ -99,12 +138,14 @@ async def reached(event: threading.Event) -> None:
 
 
 async def queued(intake: Intake, count: int) -> None:
-    await until(lambda: len(intake.lane.waiting) >= count)
+    """Until so many items wait or are picked ahead behind the one that keeps the device busy."""
+    lane = intake.lane
+    await until(lambda: len(lane.waiting) + sum(key != BUSY for key, _ in list(lane.computing)) >= count)
 
 
 async def busy(intake: Intake, model: FakeModel) -> "asyncio.Task[list[Result]]":
     """Occupies the device with one item until the model's gate opens."""
-    task = score(intake, text(1, 99))
+    task = score(intake, text(1, BUSY_WORD))
     await reached(model.started)
     return task
 

@@ -10,8 +10,8 @@ import pytest
 
 from reward_service.engine.devices import Devices
 from reward_service.engine.engine import Estimate, Item, ItemError, Priority
+from reward_service.engine.lanes import FAILING_BATCHES
 from reward_service.engine.rendering import Rendered
-from reward_service.engine.scheduler import FAILING_BATCHES
 from reward_service.errors import DeadlineExceeded, EngineFailed, NotFinite, NotReady, RenderingFailed
 from tests.engine.fakes import BAD, NAN, FakeModel, Seen, busy, opened, queued, score, text, value
 

@@ -1,4 +1,4 @@
-"""One queue and one device thread in front of blocking models."""
+"""One queue in front of blocking models, and two threads: one computes, one prepares what is computed next."""
 
 import asyncio
 import contextlib
@@ -6,136 +6,86 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from reward_service.engine.batching import choose, front, padded_tokens
+from reward_service.engine.answers import Answered, Computed, deliver
+from reward_service.engine.computing import compute
 from reward_service.engine.engine import Estimate, ItemError, Priority
-from reward_service.engine.forward import Forward, run
-from reward_service.engine.rendering import Key, Rendered
-from reward_service.engine.waiting import Waiter, Waiting, Work
-from reward_service.errors import DeadlineExceeded, EngineFailed, NotFinite, ServiceError
+from reward_service.engine.forward import Forward, Pause
+from reward_service.engine.lanes import Batch, Lane, Outputs
+from reward_service.engine.picking import Picking, Running
+from reward_service.engine.rendering import Rendered
+from reward_service.engine.waiting import Waiter, Work
+from reward_service.errors import DeadlineExceeded, EngineFailed, ServiceError
 
 log = logging.getLogger(__name__)
 
-Outputs = NDArray[np.float64] | ServiceError
-
-FAILING_BATCHES = 3
-"""A model is out of order after so many batches in a row that failed as a whole."""
-FAILURE_LASTS_S = 30.0
-"""How long it is called so after the last of them: then traffic may come back and try it."""
-OLDEST_EVERY = 8
-"""Every so many batches the oldest work goes first, so that nothing waits for ever behind higher priorities."""
+LOOK_EVERY_S = 0.002
+"""A pause that finds nothing to compute is not followed by another look for so long."""
 
 
 class Observer(Protocol):
     """Told of what a device does, on its thread."""
 
-    def on_batch(self, model: str, *, items: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        """A batch of `items` distinct items is done."""
+    def on_batch(self, model: str, *, items: int, tokens: int, computed_tokens: int, seconds: float) -> None:
+        """A batch of `items` distinct items is done; `seconds` are its own, without pauses.
 
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """One model's place before a device: its work that waits and its work that is being computed."""
-
-    model: str
-    forward: Forward
-    max_batch_tokens: int
-    waiting: Waiting = field(default_factory=Waiting)
-    computing: dict[Key, Work] = field(default_factory=dict)
-    served_s: float = 0.0
-    turn: int = 0
-    _failed_batches: int = 0
-    _failed_at: float = 0.0
-    _last_error: str = ""
-
-    @property
-    def failure(self) -> str | None:
-        """Why the model gives no scores now; None while it does."""
-        recent = time.monotonic() - self._failed_at < FAILURE_LASTS_S
-        return self._last_error if recent and self._failed_batches >= FAILING_BATCHES else None
-
-    def note(self, outputs: Sequence[Outputs]) -> None:
-        """Counts batches in which everything failed; NaN is an answer of a device that works."""
-        failures = [one.detail for one in outputs if isinstance(one, EngineFailed)]
-        if len(failures) < len(outputs):
-            self._failed_batches = 0
-        else:
-            self._failed_batches += 1
-            self._failed_at, self._last_error = time.monotonic(), failures[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """The outputs of a piece of work, when its batch started and how long it took."""
-
-    outputs: NDArray[np.float64]
-    started: float
-    seconds: float
-
-    def estimate(self, work: Work, waiter: Waiter, tokens_computed: int) -> Estimate:
-        """What one of its waiters is told."""
-        return Estimate(
-            outputs=self.outputs,
-            tokens=work.tokens,
-            tokens_computed=tokens_computed,
-            response_tokens=waiter.response_tokens,
-            queue_s=max(0.0, self.started - waiter.since),
-            compute_s=self.seconds,
-        )
-
-
-Answered = Sequence[tuple[Work, Computed | ItemError]]
+        `computed_tokens` are with padding, and a prefix that items share counts once.
+        """
 
 
 class DeviceThread:
     """Computes the work of all models of one device, a batch of one model at a time.
 
-    A batch starts when the device is free and takes what waits then. `submit`, `open` and `close` belong to the event
-    loop on which the first lane was opened.
+    A batch starts when the device is free and takes what waits then; one that is full already is prepared while
+    another is computed. A long batch is paused for short ones. `submit`, `open` and `close` belong to the event loop
+    on which the first lane was opened.
     """
 
     def __init__(self, device: str, observer: Observer | None = None) -> None:
         self.device = device
         self.tokens_per_s = 0.0
         self._observer = observer
-        self._state = threading.Condition()
-        self._lanes: list[Lane] = []
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)  # for the thread that computes
+        self._full = threading.Condition(self._lock)  # for the thread that prepares
+        self._picking = Picking(self._drop)
+        self._running: Running | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._closing = False
-        self._orders = self._batches = 0
-        self._clock_s = 0.0
         self._recent_tokens = self._recent_s = 0.0
 
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """The models before the device."""
+        return tuple(self._picking.lanes)
+
     def open(self, model: str, forward: Forward, max_batch_tokens: int) -> Lane:
-        """A lane for a model; the thread starts with the first."""
+        """A lane for a model; the threads start with the first."""
         lane = Lane(model, forward, max_batch_tokens)
-        with self._state:
+        with self._lock:
             self._loop = asyncio.get_running_loop()
-            self._lanes.append(lane)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"device-{self.device}", daemon=True)
-            self._thread.start()
+            self._picking.lanes.append(lane)
+        if not self._threads:
+            self._start("device", self._compute_batches)
+            self._start("ahead", self._prepare_batches)
         return lane
 
     def shut(self, lane: Lane) -> None:
         """Takes a lane away; nothing may wait in it any more."""
-        with self._state:
-            self._lanes.remove(lane)
+        with self._lock:
+            self._picking.lanes.remove(lane)
 
     async def close(self) -> None:
-        """Finishes what waits, then stops the thread."""
-        with self._state:
+        """Finishes what waits, then stops the threads."""
+        with self._lock:
             self._closing = True
-            self._state.notify()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            self._work.notify()
+            self._full.notify()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
 
     def submit(
         self, lane: Lane, rendered: Rendered, *, priority: Priority, deadline: float, ahead: int
@@ -147,99 +97,122 @@ class DeviceThread:
         """
         answer: asyncio.Future[Estimate | ItemError] = asyncio.get_running_loop().create_future()
         waiter = Waiter(answer, deadline, time.monotonic(), rendered.response_tokens)
-        with self._state:
-            key, turn = rendered.key, lane.turn + ahead
-            if (work := lane.waiting.get(key)) is not None:
-                lane.waiting.advance(work, priority, turn)
-            elif (work := lane.computing.get(key)) is None:
-                work = self._enqueue(lane, Work(rendered, priority, turn, self._orders))
+        with self._lock:
+            work = self._picking.add(lane, rendered, priority, ahead)
             work.waiters[answer] = waiter
-            self._state.notify()
+            self._work.notify()
+            if self._running is not None and self._picking.may_be_full(lane, priority):
+                self._full.notify()
         answer.add_done_callback(functools.partial(self._leave, lane, work))
         return answer
 
     def _leave(self, lane: Lane, work: Work, answer: "asyncio.Future[Estimate | ItemError]") -> None:
         if answer.cancelled():
-            with self._state:
+            with self._lock:
                 work.waiters.pop(answer, None)
                 if not work.waiters and work.place is not None:
                     lane.waiting.remove(work)
 
-    def _enqueue(self, lane: Lane, work: Work) -> Work:
-        if not lane.waiting:  # a lane that was idle does not claim the time that it left to others
-            lane.served_s = max(lane.served_s, self._clock_s)
-        lane.waiting.add(work)
-        self._orders += 1
-        return work
+    def _start(self, name: str, run: Callable[[], None]) -> None:
+        thread = threading.Thread(target=run, name=f"{name}-{self.device}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
-    def _run(self) -> None:
-        while (picked := self._next()) is not None:
-            self._serve_safely(*picked)
-            del picked  # an idle thread holds nothing
+    def _compute_batches(self) -> None:
+        while (running := self._next()) is not None:
+            self._serve(running, functools.partial(self._pause, running))
+            del running  # an idle thread holds nothing
 
-    def _serve_safely(self, lane: Lane, batch: list[Work]) -> None:
-        try:
-            self._serve(lane, batch)
-        except Exception as error:  # the thread outlives whatever goes wrong with a batch
-            log.exception("a batch of model %s failed", lane.model)
-            failed = ItemError(EngineFailed(f"the batch failed: {type(error).__name__}: {error}"))
-            with self._state:
-                lane.computing.clear()
-                lane.note([failed.error])
-            self._answer([(work, failed) for work in batch])
-
-    def _next(self) -> tuple[Lane, list[Work]] | None:
-        with self._state:
-            while (picked := self._pick()) is None:
+    def _next(self) -> Running | None:
+        with self._lock:
+            self._running = None
+            while (batch := self._picking.next(time.monotonic())) is None:
                 if self._closing:
                     return None
-                self._state.wait()
-            return picked
+                self._work.wait()
+            while batch.preparing:
+                self._work.wait()
+            self._running = Running(batch, time.monotonic())
+            self._full.notify()
+            return self._running
 
-    def _pick(self) -> tuple[Lane, list[Work]] | None:
-        oldest = (self._batches + 1) % OLDEST_EVERY == 0
-        for lane in sorted((lane for lane in self._lanes if lane.waiting), key=by_oldest if oldest else by_share):
-            batch = self._take(lane, lane.waiting.in_age() if oldest else lane.waiting.in_rank())
-            if batch:
-                self._batches += 1
-                self._clock_s = lane.served_s
-                if not oldest:
-                    lane.turn = max(lane.turn, batch[0].turn)
-                return lane, batch
-        return None
+    def _prepare_batches(self) -> None:
+        while (batch := self._next_full()) is not None:
+            try:
+                batch.prepared = (batch.lane.forward.prepare([work.rendered for work in batch.works]),)
+            except Exception:  # it will fail again, and be halved, when it is its turn
+                log.debug("a batch of model %s could not be prepared ahead", batch.lane.model, exc_info=True)
+            with self._lock:
+                batch.preparing = False
+                self._work.notify()
+            del batch
 
-    def _take(self, lane: Lane, works: Iterator[Work]) -> list[Work]:
-        """The next batch of a lane; empty when nobody waits for any of its work."""
-        window, unwanted = front(works, lane.max_batch_tokens, time.monotonic())
-        late = ItemError(DeadlineExceeded("the time that the request allowed was over before the item was computed"))
-        self._answer([(work, late) for work in unwanted])
-        batch = choose(window, lane.max_batch_tokens) if window else []
-        for work in [*unwanted, *batch]:
-            lane.waiting.remove(work)
-        lane.computing.update((work.rendered.key, work) for work in batch)
-        return batch
+    def _next_full(self) -> Batch | None:
+        with self._lock:
+            while not self._closing:
+                # Behind a long batch nothing is picked: short ones are computed in its pauses.
+                if self._running is not None and not self._running.batch.long:
+                    batch = self._picking.full(time.monotonic())
+                    if batch is not None:
+                        batch.preparing = True
+                        return batch
+                self._full.wait()
+            return None
 
-    def _serve(self, lane: Lane, batch: list[Work]) -> None:
-        started = time.monotonic()
-        outputs = compute(lane.forward, [work.rendered for work in batch])
-        seconds = time.monotonic() - started
-        lengths = [work.tokens for work in batch]
-        with self._state:
-            lane.computing.clear()
-            lane.note(outputs)
-            lane.served_s += seconds
-            self._measure(sum(lengths), seconds)
+    def _pause(self, running: Running) -> None:
+        """Computes short batches while a long one stands still; whatever goes wrong here is not that one's affair."""
+        if not self._picking.waiting or time.monotonic() - running.looked < LOOK_EVERY_S:
+            return
+        try:
+            while (nested := self._within(running)) is not None:
+                self._serve(nested, _go_on)
+                running.paused_s += time.monotonic() - nested.started
+        except Exception:
+            log.exception("no batch could be computed in a pause of model %s", running.batch.lane.model)
+        running.looked = time.monotonic()
+
+    def _within(self, running: Running) -> Running | None:
+        with self._lock:
+            batch = self._picking.within(running, time.monotonic())
+        return None if batch is None else Running(batch, time.monotonic())
+
+    def _serve(self, running: Running, pause: Pause) -> None:
+        batch = running.batch
+        try:
+            outputs = compute(batch.lane.forward, [work.rendered for work in batch.works], pause, batch.prepared)
+            self._finish(running, outputs)
+        except Exception as error:  # the thread outlives whatever goes wrong with a batch
+            log.exception("a batch of model %s failed", batch.lane.model)
+            failed = EngineFailed(f"the batch failed: {type(error).__name__}: {error}")
+            with self._lock:
+                batch.leave()
+                batch.lane.note([failed])
+            self._answer([(work, ItemError(failed)) for work in batch.works])
+
+    def _finish(self, running: Running, outputs: Sequence[Outputs]) -> None:
+        batch, now = running.batch, time.monotonic()
+        seconds, tokens = running.own_s(now), sum(work.tokens for work in batch.works)
+        answered = [
+            (work, _answer_of(output, borne, running, seconds))
+            for work, output, borne in zip(batch.works, outputs, batch.borne, strict=True)
+        ]
+        with self._lock:
+            batch.leave()
+            batch.charge(seconds, outputs)
+            self._measure(tokens, seconds)
         if self._observer is not None:
             self._observer.on_batch(
-                lane.model,
-                items=len(batch),
-                tokens=sum(lengths),
-                padded_tokens=padded_tokens(lengths),
+                batch.lane.model,
+                items=len(batch.works),
+                tokens=tokens,
+                computed_tokens=batch.computed_tokens,
                 seconds=seconds,
             )
-        self._answer(
-            [(work, _answer_of(output, started, seconds)) for work, output in zip(batch, outputs, strict=True)]
-        )
+        self._answer(answered)
+
+    def _drop(self, works: Sequence[Work]) -> None:
+        late = ItemError(DeadlineExceeded("the time that the request allowed was over before the item was computed"))
+        self._answer([(work, late) for work in works])
 
     def _measure(self, tokens: int, seconds: float) -> None:
         self._recent_tokens = 0.9 * self._recent_tokens + tokens
@@ -249,46 +222,14 @@ class DeviceThread:
     def _answer(self, answered: Answered) -> None:
         if answered and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(_deliver, answered)
+                self._loop.call_soon_threadsafe(deliver, answered)
 
 
-def by_share(lane: Lane) -> tuple[float, ...]:
-    """Models with rollouts first; among them the one that has had the least time."""
-    return (next(lane.waiting.in_rank()).priority, lane.served_s)
+def _answer_of(outputs: Outputs, borne: int, running: Running, seconds: float) -> Computed | ItemError:
+    if isinstance(outputs, ServiceError):
+        return ItemError(outputs)
+    return Computed(outputs, borne, running.started, seconds, running.paused_s)
 
 
-def by_oldest(lane: Lane) -> tuple[float, ...]:
-    """The model whose work waits longest."""
-    return (next(lane.waiting.in_age()).order,)
-
-
-def compute(forward: Forward, batch: Sequence[Rendered]) -> list[Outputs]:
-    """Outputs or error of each item. A batch that fails is halved until only the item that makes it fail is alone."""
-    try:
-        rows = run(forward, batch)
-    except Exception as error:
-        if len(batch) > 1:
-            half = len(batch) // 2
-            return [*compute(forward, batch[:half]), *compute(forward, batch[half:])]
-        log.exception("the forward pass of an item of %d tokens failed", batch[0].tokens)
-        return [EngineFailed(f"the model failed on this conversation: {type(error).__name__}: {error}")]
-    return [row if np.isfinite(row).all() else _not_finite(row) for row in rows]
-
-
-def _not_finite(row: NDArray[np.float64]) -> NotFinite:
-    return NotFinite(f"the model gave {row.tolist()} for this conversation")
-
-
-def _answer_of(outputs: Outputs, started: float, seconds: float) -> Computed | ItemError:
-    return ItemError(outputs) if isinstance(outputs, ServiceError) else Computed(outputs, started, seconds)
-
-
-def _deliver(answered: Answered) -> None:
-    """On the event loop: answers who still waits. The first who is answered bears the tokens of an item."""
-    for work, answer in answered:
-        bears = work.tokens
-        for waiter in [waiter for waiter in work.waiters.values() if not waiter.answer.done()]:
-            waiter.answer.set_result(
-                answer if isinstance(answer, ItemError) else answer.estimate(work, waiter, tokens_computed=bears)
-            )
-            bears = 0
+def _go_on() -> None:
+    """The pause of a batch that is computed in a pause."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from reward_service.engine.engine import Estimate, ItemError, Priority
+from reward_service.engine.prefixes import sort_key
 from reward_service.engine.rendering import Key, Rendered
 
 SPARSE = 1024
@@ -37,11 +38,19 @@ class Work:
     order: int
     waiters: "dict[asyncio.Future[Estimate | ItemError], Waiter]" = field(default_factory=dict)
     place: "Place | None" = None
+    _sort_key: bytes | None = None
 
     @property
     def tokens(self) -> int:
         """Its length."""
         return self.rendered.tokens
+
+    @property
+    def sort_key(self) -> bytes:
+        """Bytes that sort as its token ids do; made once, since its batch is chosen again until it is in it."""
+        if self._sort_key is None:
+            self._sort_key = sort_key(self.rendered.ids)
+        return self._sort_key
 
     def wanted(self, now: float) -> bool:
         """Whether anyone still waits for it."""
@@ -58,6 +67,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._works: dict[Key, Work] = {}  # in the order of their age
+        self.tokens = 0
         self._ranked: list[Place] = []  # with places that were left or bettered since: they are skipped
 
     def __len__(self) -> int:
@@ -70,6 +80,7 @@ class Waiting:
     def add(self, work: Work) -> None:
         """Work of a new item, younger than all that waits."""
         self._works[work.rendered.key] = work
+        self.tokens += work.tokens
         self._rank(work)
 
     def advance(self, work: Work, priority: Priority, turn: int) -> None:
@@ -81,6 +92,7 @@ class Waiting:
     def remove(self, work: Work) -> None:
         """Takes work out."""
         del self._works[work.rendered.key]
+        self.tokens -= work.tokens
         work.place = None
         left = len(self._ranked) - len(self._works)
         if not self._works or left > SPARSE + len(self._works) // 4:
