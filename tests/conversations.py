@@ -1,4 +1,4 @@
-"""Real conversations to test with: Anthropic HH-RLHF dialogues, read from a data folder beside the checkout."""
+"""Real conversations to test with, read from a data folder beside the checkout."""
 
 import gzip
 import json
@@ -35,3 +35,17 @@ def parse(dialogue: str) -> list[dict[str, Any]]:
     """The messages of an HH-RLHF dialogue."""
     turns = re.split(r"\n\n(Human|Assistant):", dialogue)[1:]
     return [{"role": ROLES[who], "content": said.strip()} for who, said in zip(turns[::2], turns[1::2], strict=True)]
+
+
+def real_groups(prompts: int) -> list[list[list[dict[str, Any]]]]:
+    """So many prompts with 16 responses of one policy each; skips the test where the data is absent."""
+    file = DATA / "rewardbench-bon16-tulu2dpo13b-alpacaeval.jsonl.gz"
+    if not file.is_file():
+        pytest.skip("the RewardBench best-of-16 file is not here: no real groups of responses to compare on")
+    with gzip.open(file, "rt") as lines:
+        rows = [json.loads(line) for line, _ in zip(lines, range(prompts), strict=False)]
+    return [[_turn(row["instruction"], response) for response in row["responses"]] for row in rows]
+
+
+def _turn(prompt: str, response: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]

@@ -62,8 +62,12 @@ class PaddedForward:
         return torch.from_numpy(array).to(self._device)
 
 
-def padded_forward(model: nn.Module, probe: NDArray[np.int32], pad_token_id: int | None) -> Forward:
+def padded_forward(
+    model: nn.Module, probe: NDArray[np.int32], pad_token_id: int | None, *, batches: bool = True
+) -> Forward:
     """The fastest padded forward that gives what the model gives for one item alone; `probe` is a text's ids.
+
+    Without `batches` items run one at a time.
 
     A model that gives NaN is like no other, not even itself: it runs one item at a time, and each is an error.
     """
@@ -76,13 +80,13 @@ def padded_forward(model: nn.Module, probe: NDArray[np.int32], pad_token_id: int
     pooled = pooled_head(model)
     if pooled is not None:
         found = run(PaddedForward(pooled, weight.device, pad_token_id, alone=True), probes)
-        if not _same(found, expected, SAME_ROW):
+        if not same(found, expected, SAME_ROW):
             log.warning("%s does not pool by Transformers' rule: its own forward is used", type(model).__name__)
             pooled = None
-    if pooled is None and pad_token_id is None:
+    if not batches or (pooled is None and pad_token_id is None):
         return alone  # the model's own forward refuses batches then
     together = PaddedForward(pooled or own, weight.device, pad_token_id)
-    if _same(run(together, probes), expected, SAME_PADDED.get(weight.dtype, SAME_ROW)):
+    if same(run(together, probes), expected, SAME_PADDED.get(weight.dtype, SAME_ROW)):
         return together
     log.warning("scores of %s depend on padding: it runs one conversation at a time", type(model).__name__)
     return PaddedForward(pooled or own, weight.device, pad_token_id, alone=True)
@@ -94,7 +98,8 @@ def _item(ids: NDArray[np.int32], pad_token_id: int | None) -> Rendered:
     return Rendered(ids, pooled_index(ids, pad_token_id), None)
 
 
-def _same(found: NDArray[np.float64], expected: NDArray[np.float64], tolerance: float) -> bool:
+def same(found: NDArray[np.float64], expected: NDArray[np.float64], tolerance: float) -> bool:
+    """Whether two tables of (items, labels) agree, relative to the largest expected score of each label."""
     if found.shape != expected.shape:
         return False
     with np.errstate(invalid="ignore"):  # infinities
