@@ -10,11 +10,12 @@ from reward_service.baselines import Baselines
 from reward_service.catalog import Catalog, build_catalog
 from reward_service.config import Config
 from reward_service.engine.devices import Devices
+from reward_service.engine.score_cache import ScoreCache
 from reward_service.errors import ServiceError
 from reward_service.objectives import ObjectiveCatalog, build_objectives
 from reward_service.schemas import Readiness
 from reward_service.scoring import Scoring, StoredReferences
-from reward_service.stores import Store, open_store
+from reward_service.stores import MemoryStore, Store, open_store
 from reward_service.telemetry import Metrics
 
 PING_TIMEOUT_S = 2.0
@@ -66,20 +67,31 @@ def assemble(config: Config, catalog: Catalog, store: Store, metrics: Metrics) -
     )
 
 
+def score_cache(config: Config, store: Store, metrics: Metrics) -> ScoreCache | None:
+    """The kept scores that a configuration asks for; a store in this process would hold them twice and no longer."""
+    if not config.score_cache.enabled:
+        return None
+    behind = None if isinstance(store, MemoryStore) else store
+    return ScoreCache(config.score_cache, behind, observer=metrics)
+
+
 @asynccontextmanager
 async def running(config: Config) -> AsyncIterator[Service]:
     """A service from its start to its graceful end; ConfigError, NotReady or StoreUnavailable say what hinders it."""
     metrics = Metrics()
     store = open_store(config.store.url)
-    devices = Devices(max_queued_tokens=config.limits.max_queued_tokens, observer=metrics)
+    scores = score_cache(config, store, metrics)
+    devices = Devices(max_queued_tokens=config.limits.max_queued_tokens, observer=metrics, scores=scores)
     catalog = build_catalog(config, devices)
     try:
         await store.ping()
         await catalog.start()
-        for device in devices.all:
+        for device in devices.queues:
             metrics.watch_queue(device.name, partial(getattr, device, "queued_tokens"))
         yield assemble(config, catalog, store, metrics)
     finally:
         await catalog.close()
         await devices.close()
+        if scores is not None:
+            await scores.close()
         await store.close()

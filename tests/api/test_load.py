@@ -7,12 +7,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from reward_service.client import AsyncClient, ScoringFailed
 from reward_service.demo import FOLDER, MODELS
-from tests.engine.models import build
+from tests.engine.models import build, nan_for_tildes
 from tests.process import ServiceProcess
 
 CALLERS = 512
@@ -21,13 +19,10 @@ WORDS = " ".join(f"word{i}" for i in range(400))
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A service with a good model (one of the demo's), and one whose head is NaN."""
+    """A service with a good model (one of the demo's), and one that gives NaN for texts with a tilde."""
     root = tmp_path_factory.mktemp("load")
     (root / "good").symlink_to(FOLDER / "models" / MODELS[0])
-    build("bos", root / "broken")
-    weights = load_file(root / "broken" / "model.safetensors")
-    weights["score.weight"] = torch.full_like(weights["score.weight"], float("nan"))
-    save_file(weights, root / "broken" / "model.safetensors", {"format": "pt"})
+    nan_for_tildes(build("bos", root / "broken"))
     text = '[server]\nport = 0\n[store]\nurl = "memory://"\n'
     for name in ("good", "broken"):
         text += f'[[models]]\nname = "{name}"\nsource = "{root}/{name}"\ndtype = "float32"\ndevice = "cpu"\n'
@@ -63,7 +58,7 @@ async def test_512_concurrent_single_requests_are_all_answered_and_batched_toget
     async with AsyncClient(url, transport=transport) as client:
         asked = [[{"prompt": f"question {i}", "response": f"answer {i}. {WORDS[:600]}"}] for i in range(CALLERS)]
         answers = await asyncio.gather(*(client.score(one, "good") for one in asked))
-        alone = [(await client.score(asked[i], "good")).rewards[0] for i in (0, 100, 511)]
+        alone = [(await client.score(asked[i], "good", cache=False)).rewards[0] for i in (0, 100, 511)]
     rewards = [answer.rewards[0] for answer in answers]
     assert len(rewards) == CALLERS
     assert None not in rewards
@@ -90,7 +85,7 @@ async def test_callers_that_hang_up_leave_nothing_computing(url: str) -> None:
 
 
 async def test_nan_weights_make_every_item_an_error_and_none_a_number(url: str) -> None:
-    asked = [{"prompt": "p", "response": f"r{i}"} for i in range(16)]
+    asked = [{"prompt": "p", "response": f"~r{i}"} for i in range(16)]
     async with AsyncClient(url, on_failure="none") as client:
         answer = await client.score(asked, "broken")
     assert answer.rewards == [None] * 16

@@ -15,14 +15,15 @@ from reward_service.config import ClassifierConfig
 from reward_service.engine import create
 from reward_service.engine.devices import Devices
 from reward_service.engine.engine import Engine, Estimate, Item, ItemError, Priority
+from reward_service.engine.score_cache import ScoreCache
 
 HELLO = Item(messages=[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi there."}])
 DEMO = Path(reward_service.__file__).parent / "demo" / "models" / "helpful"
 
 
 @asynccontextmanager
-async def serving(folder: Path | str, **options: Any) -> AsyncIterator[Engine]:
-    devices = Devices(max_queued_tokens=100_000)
+async def serving(folder: Path | str, *, scores: ScoreCache | None = None, **options: Any) -> AsyncIterator[Engine]:
+    devices = Devices(max_queued_tokens=100_000, scores=scores)
     config = ClassifierConfig(name="m", source=str(folder), **{"dtype": "float32", "device": "cpu", **options})
     engine = create(config, devices)
     try:

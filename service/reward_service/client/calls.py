@@ -41,9 +41,16 @@ def score(
     expect: Json | None = None,
     timeout_s: float | None = None,
     references: bool = False,
+    cache: bool = True,
 ) -> Call[ScoreAnswer]:
     """POST /v1/score."""
-    body = _given(conversations=list(conversations), objective=objective, expect=expect, timeout_s=timeout_s)
+    body = _given(
+        conversations=list(conversations),
+        objective=objective,
+        expect=expect,
+        timeout_s=timeout_s,
+        cache=None if cache else False,
+    )
     return Call(ScoreAnswer, "POST", "/v1/score", body, {"references": True} if references else {})
 
 

@@ -47,7 +47,7 @@ class Client:
         self._http = httpx.Client(base_url=base_url, timeout=timeout_s, transport=transport)
 
     def score(self, conversations: Sequence[Json], objective: str | None = None, **options: Any) -> ScoreAnswer:
-        """Score conversations; options: `expect`, `timeout_s`, `references`."""
+        """Score conversations; options: `expect`, `timeout_s`, `references`, `cache`."""
         return _checked(self._send(calls.score(conversations, objective, **options)), self._on_failure)
 
     def put_baselines(self, model: str, policy: str, entries: Sequence[Json], **options: Any) -> BaselinesWritten:
@@ -119,7 +119,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout_s, transport=transport)
 
     async def score(self, conversations: Sequence[Json], objective: str | None = None, **options: Any) -> ScoreAnswer:
-        """Score conversations; options: `expect`, `timeout_s`, `references`."""
+        """Score conversations; options: `expect`, `timeout_s`, `references`, `cache`."""
         return _checked(await self._send(calls.score(conversations, objective, **options)), self._on_failure)
 
     async def put_baselines(self, model: str, policy: str, entries: Sequence[Json], **options: Any) -> BaselinesWritten:

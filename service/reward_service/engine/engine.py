@@ -39,7 +39,8 @@ class Estimate:
 
     `outputs` has one float64 per label; `variance` (labels,) or a covariance (labels, labels); `steps` one row of
     outputs per step of a process model; `features` what a posterior needs. `tokens` were rendered, `tokens_computed`
-    went through the device for this item (0 when an equal item was computed in its stead); times are seconds;
+    went through the device for this item (without a beginning that it shares with another item of its batch; 0 when an
+    equal item was computed in its stead); times are seconds;
     `cached` says that the outputs were kept from an earlier request.
     """
 
@@ -71,6 +72,19 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
+class Parity:
+    """What the check at load found: over so many conversations, the largest difference beside its tolerance.
+
+    `mode` is `reference` (compared with Transformers) or `self`; the numbers are None where nothing was compared.
+    """
+
+    mode: str
+    conversations: int
+    difference: float | None
+    tolerance: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineCard:
     """What an engine says of itself once it has started; `labels` names the outputs in order."""
 
@@ -81,6 +95,7 @@ class EngineCard:
     device: str
     max_tokens: int
     parameters: int | None = None
+    parity: Parity | None = None
 
 
 class Engine(Protocol):

@@ -3,28 +3,50 @@
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from reward_service.engine.admission import MAX_BYTES_PER_TOKEN, Hold, Yardstick, size_bytes, slices
+from reward_service.engine.admission import MAX_BYTES_PER_TOKEN, Account, Hold, Yardstick, size_bytes, slices
 from reward_service.engine.devices import Device
 from reward_service.engine.engine import Estimate, Item, ItemError, Priority
+from reward_service.engine.lanes import Lane
 from reward_service.engine.rendering import Rendered
-from reward_service.engine.scheduler import Lane
+from reward_service.engine.score_cache import ModelScores
 from reward_service.errors import DeadlineExceeded, NotReady, ServiceError, TooLarge
 
 Render = Callable[[Item], Rendered]
 Result = Estimate | ItemError
 
 
-class Intake:
+class Queue(Protocol):
+    """What computes rendered items of one model, and the account of what it may hold."""
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+
+    @property
+    def account(self) -> Account:
+        """What may enter."""
+
+    def submit(
+        self, rendered: Rendered, *, priority: Priority, deadline: float, ahead: int
+    ) -> "asyncio.Future[Result]":
+        """Queues an item behind `ahead` tokens of its own request; cancelling the answer takes it out."""
+
+    def shut(self) -> None:
+        """Takes no more; nothing is inside."""
+
+
+class Entrance:
     """Where the requests of one model enter."""
 
-    def __init__(self, lane: Lane, device: Device, render: Render, rendering: Executor) -> None:
-        self.lane = lane
-        self.device = device
+    def __init__(self, queue: Queue, render: Render, rendering: Executor, scores: ModelScores | None = None) -> None:
+        self.queue = queue
         self.rendering = rendering
+        self.scores = scores
         self.render_all = functools.partial(render_all, render)
         self.yardstick = Yardstick()
         self._open = 0
@@ -33,15 +55,16 @@ class Intake:
         self._empty.set()
 
     async def score(
-        self, items: Sequence[Item], *, priority: Priority, deadline: float, admitted: bool
+        self, items: Sequence[Item], *, priority: Priority, deadline: float, admitted: bool, use_cache: bool = True
     ) -> list[Result]:
         """One result per item, in order; raises Overloaded, NotReady, or TooLarge when no item can ever enter."""
         if self._closing:
-            raise NotReady(f"model {self.lane.model!r} is being unloaded")
+            raise NotReady(f"model {self.queue.model!r} is being unloaded")
         self._open += 1
         self._empty.clear()
         try:
-            return await Request(self, items, priority, deadline, Hold(self.device.account, inside=admitted)).run()
+            hold, scores = Hold(self.queue.account, inside=admitted), self.scores if use_cache else None
+            return await Request(self, items, priority, deadline, hold, scores).run()
         finally:
             self._open -= 1
             if not self._open:
@@ -51,6 +74,45 @@ class Intake:
         """Takes no more requests and finishes those that are inside."""
         self._closing = True
         await self._empty.wait()
+        self.queue.shut()
+
+
+class Intake(Entrance):
+    """The entrance of a model that is computed here."""
+
+    def __init__(
+        self, lane: Lane, device: Device, render: Render, rendering: Executor, scores: ModelScores | None = None
+    ) -> None:
+        super().__init__(LaneQueue(lane, device), render, rendering, scores)
+        self.lane = lane
+        self.device = device
+
+
+@dataclass(frozen=True, slots=True)
+class LaneQueue:
+    """A lane before its device."""
+
+    lane: Lane
+    device: Device
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.lane.model
+
+    @property
+    def account(self) -> Account:
+        """What all models of the device may hold together."""
+        return self.device.account
+
+    def submit(
+        self, rendered: Rendered, *, priority: Priority, deadline: float, ahead: int
+    ) -> "asyncio.Future[Result]":
+        """Hands the item to the device's thread."""
+        return self.device.thread.submit(self.lane, rendered, priority=priority, deadline=deadline, ahead=ahead)
+
+    def shut(self) -> None:
+        """Closes the lane."""
         self.device.thread.shut(self.lane)
 
 
@@ -58,11 +120,12 @@ class Intake:
 class Request:
     """One call of `score` while it runs."""
 
-    intake: Intake
+    intake: Entrance
     items: Sequence[Item]
     priority: Priority
     deadline: float
     hold: Hold
+    scores: ModelScores | None
     results: dict[int, Result] = field(default_factory=dict)
     answers: "set[asyncio.Future[Result]]" = field(default_factory=set)
     sizes: dict[int, int] = field(default_factory=dict)
@@ -86,21 +149,31 @@ class Request:
         return results
 
     async def _feed(self) -> None:
-        for indices, estimated in slices(self._sized(), self.intake.device.account.slice_tokens):
+        for indices, estimated in slices(self._sized(), self.intake.queue.account.slice_tokens):
             await self.hold.take(estimated)
             items = [self.items[index] for index in indices]
             loop = asyncio.get_running_loop()
             rendered = await loop.run_in_executor(self.intake.rendering, self.intake.render_all, items)
             checked = dict(zip(indices, map(self._check, rendered), strict=True))
             tokens = {index: one.tokens for index, one in checked.items() if isinstance(one, Rendered)}
-            self.hold.correct(sum(tokens.values()) - estimated)
+            kept = await self._kept(checked)
+            self.hold.correct(sum(tokens[index] for index in tokens.keys() - kept.keys()) - estimated)
             self.intake.yardstick.learn(sum(self.sizes[index] for index in tokens), sum(tokens.values()))
-            for index, one in checked.items():
-                self._queue(index, one)
+            self.results.update(kept)
+            for index in [index for index in checked if index not in kept]:
+                self._queue(index, checked[index])
+
+    async def _kept(self, checked: Mapping[int, Rendered | ServiceError]) -> dict[int, Result]:
+        """The results that need not be computed: they hold no room."""
+        asked = {index: one for index, one in checked.items() if isinstance(one, Rendered)}
+        if self.scores is None or not asked:
+            return {}
+        found = await self.scores.get_many(list(asked.values()))
+        return {index: estimate for index, estimate in zip(asked, found, strict=True) if estimate is not None}
 
     def _sized(self) -> Iterator[tuple[int, int]]:
         """Index and estimated tokens of each item that may be rendered."""
-        budget = self.intake.device.account.budget
+        budget = self.intake.queue.account.budget
         for index, item in enumerate(self.items):
             self.sizes[index] = size = size_bytes(item)
             if size > budget * MAX_BYTES_PER_TOKEN:
@@ -109,7 +182,7 @@ class Request:
                 yield index, min(budget, self.intake.yardstick.estimate(size))
 
     def _check(self, rendered: Rendered | ServiceError) -> Rendered | ServiceError:
-        budget = self.intake.device.account.budget
+        budget = self.intake.queue.account.budget
         if isinstance(rendered, Rendered) and rendered.tokens > budget:
             return TooLarge(f"the conversation has {rendered.tokens} tokens and the whole queue holds {budget}")
         return rendered
@@ -118,18 +191,20 @@ class Request:
         if isinstance(rendered, ServiceError):
             self.results[index] = ItemError(rendered)
             return
-        answer = self.intake.device.thread.submit(
-            self.intake.lane, rendered, priority=self.priority, deadline=self.deadline, ahead=self.queued_tokens
+        answer = self.intake.queue.submit(
+            rendered, priority=self.priority, deadline=self.deadline, ahead=self.queued_tokens
         )
         self.queued_tokens += rendered.tokens
         self.answers.add(answer)
-        answer.add_done_callback(functools.partial(self._collect, index, rendered.tokens))
+        answer.add_done_callback(functools.partial(self._collect, index, rendered))
 
-    def _collect(self, index: int, tokens: int, answer: "asyncio.Future[Result]") -> None:
+    def _collect(self, index: int, rendered: Rendered, answer: "asyncio.Future[Result]") -> None:
         if not answer.cancelled():
-            self.results[index] = answer.result()
+            self.results[index] = result = answer.result()
             self.answers.discard(answer)
-            self.hold.release(tokens)
+            self.hold.release(rendered.tokens)
+            if self.scores is not None and isinstance(result, Estimate):
+                self.scores.put(rendered, result)
 
 
 def render_all(render: Render, items: Sequence[Item]) -> list[Rendered | ServiceError]:

@@ -23,6 +23,7 @@ class ScoreRequest(Request):
     conversations: list[Annotated[Conversation, WrapValidator(validated_alone)]]
     expect: Expectation | None = None
     timeout_s: FiniteFloat | None = Field(None, gt=0)
+    cache: bool = Field(True, description="false: compute every score anew, and keep none")
 
 
 class ReferenceUsed(Answer):
