@@ -26,7 +26,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_its_types_and_the_demo(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("py.typed", "cli/main.py", "demo/conversations.jsonl", "demo/models/helpful/model.safetensors"):
+    for name in (
+        "py.typed",
+        "cli/main.py",
+        "demo/conversations.jsonl",
+        "demo/models/helpful/model.safetensors",
+        "engine/parity/golden.json",
+    ):
         assert f"reward_service/{name}" in names
     assert not [name for name in names if name.startswith("tests") or "__pycache__" in name]
 

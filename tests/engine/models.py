@@ -15,9 +15,11 @@ from pydoc_data.topics import topics
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForSequenceClassification as Classifier
 from transformers import (
+    AutoTokenizer,
     BertConfig,
     Gemma2Config,
     GPT2Config,
@@ -123,6 +125,15 @@ def build(family: str, folder: Path, *, labels: int = 1, seed: int = 0, template
         model = auto.from_config(make_config(vocab_size=len(tokenizer), num_labels=labels))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def nan_for_tildes(folder: Path) -> Path:
+    """Makes the decoder of a folder give NaN for every text with a tilde; the folder is returned."""
+    vocabulary: dict[str, int] = AutoTokenizer.from_pretrained(folder).get_vocab()
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"][[i for token, i in vocabulary.items() if "~" in token]] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 

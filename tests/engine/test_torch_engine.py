@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -16,7 +15,7 @@ from reward_service.engine.devices import Devices
 from reward_service.engine.engine import Estimate, Item, ItemError
 from reward_service.errors import ConversationTooLong, NotFinite, NotReady
 from tests.engine.conftest import Build
-from tests.engine.models import EOS
+from tests.engine.models import EOS, nan_for_tildes
 from tests.engine.serving import DEMO, HELLO, copied, outputs, results, serving, small_scores
 
 
@@ -66,13 +65,11 @@ async def test_a_number_for_unfinished_responses_needs_no_device(folder: Build) 
 
 
 async def test_nan_weights_give_errors_and_never_a_number(folder: Build, tmp_path: Path) -> None:
-    broken = copied(folder("bos"), tmp_path / "nan")
-    weights = load_file(broken / "model.safetensors")
-    weights["score.weight"][:] = torch.nan
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    broken = nan_for_tildes(copied(folder("bos"), tmp_path / "nan"))
     async with serving(broken) as engine:
         assert engine.failure is None
-        answered = await results(engine, [HELLO, Item(text="Hello"), Item(text="Bye")])
+        answered = await results(engine, [Item(text="~"), Item(text="Hello ~"), Item(text="~Bye")])
+        assert isinstance((await results(engine, [HELLO]))[0], Estimate)
     assert [type(one.error) for one in answered if isinstance(one, ItemError)] == [NotFinite] * 3
 
 

@@ -12,6 +12,7 @@ from reward_service import __version__
 from reward_service.api.app import routed_app
 from reward_service.cli.baseline import baseline
 from reward_service.cli.demo import run_demo
+from reward_service.cli.parity import run_parity
 from reward_service.cli.serving import run_server
 from reward_service.client import RequestFailed
 from reward_service.config import read_config
@@ -59,12 +60,17 @@ def demo(
 
 
 @app.command()
-def check(config: ConfigFile) -> None:
-    """Say everything that is wrong with a configuration; exit 1 if anything is. Loads no model."""
+def check(
+    config: ConfigFile,
+    parity: Annotated[bool, typer.Option("--parity", help="also load each model and check its scores")] = False,
+) -> None:
+    """Say everything that is wrong with a configuration; exit 1 if anything is. Loads no model without --parity."""
     checked = read_config(config)
     models = ", ".join(model.name for model in checked.models)
     objectives = ", ".join(objective.name for objective in checked.objectives) or "none"
     typer.echo(f"{config}: valid; models: {models}; objectives: {objectives}")
+    if parity and not run_parity(checked):
+        raise typer.Exit(1)
 
 
 @app.command()

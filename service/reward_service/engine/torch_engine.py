@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reward_service.config import ClassifierConfig
 from reward_service.engine.devices import Devices
@@ -11,8 +14,12 @@ from reward_service.engine.engine import EngineCard, Estimate, Item, ItemError, 
 from reward_service.engine.fingerprint import fingerprint
 from reward_service.engine.forward import Forward
 from reward_service.engine.intake import Intake
-from reward_service.engine.loading import load, resolve_device
+from reward_service.engine.loading import Loaded, load, resolve_device
+from reward_service.engine.memory import keep_freed_memory
+from reward_service.engine.packed.choosing import packed_forward
+from reward_service.engine.packed.forward import grows_with_length
 from reward_service.engine.padded import padded_forward
+from reward_service.engine.parity.check import check_parity
 from reward_service.engine.rendering import Renderer
 from reward_service.errors import NotReady
 
@@ -22,6 +29,25 @@ PROBE = "A short text is enough to see how the model reads one, and how it reads
 def default_batch_tokens(device: str) -> int:
     """Tokens per batch that keep a device busy; more only make a batch last longer."""
     return 4096 if device == "cpu" else 16_384
+
+
+def _forward(config: ClassifierConfig, loaded: Loaded, probe: NDArray[np.int32]) -> Forward:
+    """The fastest forward that gives the model's own scores."""
+    if next(loaded.model.parameters()).device.type == "cpu":
+        keep_freed_memory()
+    if config.packing != "off":
+        packed = packed_forward(
+            loaded.model,
+            probe,
+            loaded.pad_token_id,
+            share=config.packing == "shared",
+            compiled=config.compile,
+            max_tokens=loaded.max_tokens,
+        )
+        if packed is not None:
+            return packed
+    bound = grows_with_length(loaded.model.config.get_text_config())  # type: ignore[operator,union-attr]
+    return padded_forward(loaded.model, probe, loaded.pad_token_id, batches=bound is None or loaded.max_tokens <= bound)
 
 
 class TorchEngine:
@@ -47,13 +73,17 @@ class TorchEngine:
 
     async def start(self) -> None:
         """Loads the model and runs it once; raises NotReady with the reason when that fails."""
-        card, renderer, forward = await asyncio.to_thread(self._load)
+        card, renderer, forward, folder = await asyncio.to_thread(self._load)
         device = self._devices.get(card.device)
         lane = device.thread.open(
             self._config.name, forward, self._config.max_batch_tokens or default_batch_tokens(card.device)
         )
-        self._intake = Intake(lane, device, renderer.render, self._devices.rendering)
+        scores = self._devices.scores_of(self._config.name, card.fingerprint.value)
+        self._intake = Intake(lane, device, renderer.render, self._devices.rendering, scores)
         self._card = card
+        # raw: the logits are computed here, so no activation can stand behind them
+        parity = await check_parity(self, self._config, folder, render=renderer.render, raw=True)
+        self._card = replace(card, parity=parity)
 
     async def score(
         self,
@@ -62,14 +92,16 @@ class TorchEngine:
         priority: Priority,
         deadline: float,
         admitted: bool = False,
-        use_cache: bool = True,  # noqa: ARG002
+        use_cache: bool = True,
     ) -> list[Estimate | ItemError]:
         """One result per item, in order."""
         if self._intake is None:
             raise self._not_ready()
         fixed = {index: result for index, item in enumerate(items) if (result := self._unfinished(item)) is not None}
         rest = [item for index, item in enumerate(items) if index not in fixed]
-        scored = iter(await self._intake.score(rest, priority=priority, deadline=deadline, admitted=admitted))
+        scored = iter(
+            await self._intake.score(rest, priority=priority, deadline=deadline, admitted=admitted, use_cache=use_cache)
+        )
         return [fixed[index] if index in fixed else next(scored) for index in range(len(items))]
 
     async def close(self) -> None:
@@ -85,13 +117,13 @@ class TorchEngine:
             return None
         return Estimate(np.full(len(self.card.labels), float(value)), tokens=0, tokens_computed=0)
 
-    def _load(self) -> tuple[EngineCard, Renderer, Forward]:
+    def _load(self) -> tuple[EngineCard, Renderer, Forward, Path]:
         config = self._config
         loaded = load(config, resolve_device(config.device))
         renderer = Renderer(loaded.tokenizer, config, max_tokens=loaded.max_tokens, pad_token_id=loaded.pad_token_id)
         try:
             ids = loaded.tokenizer(PROBE, verbose=False)["input_ids"][: max(1, loaded.max_tokens - 1)]
-            forward = padded_forward(loaded.model, np.asarray(ids, dtype=np.int32), loaded.pad_token_id)
+            forward = _forward(config, loaded, np.asarray(ids, dtype=np.int32))
         except Exception as error:
             raise NotReady(f"model {config.name!r} loads but fails on its first text: {error}") from error
         card = EngineCard(
@@ -103,7 +135,7 @@ class TorchEngine:
             max_tokens=loaded.max_tokens,
             parameters=loaded.parameters,
         )
-        return card, renderer, forward
+        return card, renderer, forward, loaded.folder
 
     def _not_ready(self) -> NotReady:
         return NotReady(f"model {self._config.name!r} is not loaded")
