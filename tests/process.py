@@ -53,10 +53,19 @@ class ServiceProcess:
                 return self
         raise AssertionError(printed)
 
+    def ended_by(self, number: signal.Signals) -> int:
+        """The exit code after a signal."""
+        self._process.send_signal(number)
+        return self._process.wait(30)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(30)
+        self.ended_by(signal.SIGTERM)
         assert self._process.stdout is not None
         self._process.stdout.close()

@@ -1,11 +1,13 @@
 """Runs the service under uvicorn: start, serve, end gracefully."""
 
 import asyncio
+import gc
 import math
+import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -29,10 +31,21 @@ def run_server(config: Config) -> None:
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` on uvicorn's event loop; Ctrl-C is the ordinary end, not an error."""
+    """Run `work` on uvicorn's event loop; Ctrl-C and SIGTERM are the ordinary end, not an error."""
     loop_factory = uvicorn.Config("").get_loop_factory()
-    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=loop_factory) as runner:
+    with _terminable(), suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(work)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM unwinds what runs. uvicorn raises it again once it no longer listens, and by default that would end the
+    process before engines and store are closed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def serve(config: Config, once_ready: OnceReady, *, prepare: Prepare | None = None) -> None:
@@ -41,7 +54,7 @@ async def serve(config: Config, once_ready: OnceReady, *, prepare: Prepare | Non
         async with running(config) as service:
             if prepare is not None:
                 await prepare(service)
-            await _serve(service, bound, once_ready)
+            await listen(service, bound, once_ready)
 
 
 class Server(uvicorn.Server):
@@ -57,7 +70,8 @@ class Server(uvicorn.Server):
         self.listening.set()
 
 
-async def _serve(service: Service, bound: socket.socket, once_ready: OnceReady) -> None:
+async def listen(service: Service, bound: socket.socket, once_ready: OnceReady) -> None:
+    """Serve a started service on a bound socket until told to exit; call `once_ready(server, url)` when it answers."""
     settings = uvicorn.Config(
         create_app(service),
         lifespan="off",
@@ -65,6 +79,7 @@ async def _serve(service: Service, bound: socket.socket, once_ready: OnceReady) 
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(service.config.limits.request_timeout_s) + GRACE_S,
     )
+    gc.freeze()  # what is loaded stays: no later collection looks through it again
     server = Server(settings)
     ready = asyncio.create_task(_once_ready(server, _url(bound), once_ready))
     try:

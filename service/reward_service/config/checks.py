@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from reward_service.config.hosting import hosting_problems
 from reward_service.config.schema import ResponseBaseline, StoredBaseline, TermConfig
 from reward_service.problems import nearest
 from reward_service.rewards.aggregation import AGGREGATIONS, check_terms
@@ -22,6 +23,7 @@ def cross_problems(tables: Mapping[str, Any]) -> list[str]:
         *_repeated(tables, "models"),
         *_repeated(tables, "objectives"),
         *_unknown_default(tables),
+        *(problem for path, table in _tables(tables, "models") for problem in hosting_problems(path, table)),
         *(problem for path, table in objectives for problem in _objective_problems(path, table, tables)),
     ]
 

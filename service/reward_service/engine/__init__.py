@@ -13,7 +13,19 @@ def _torch(config: ClassifierConfig, devices: Devices) -> Engine:
     return TorchEngine(config, devices)
 
 
-ENGINES: dict[str, Callable[[ClassifierConfig, Devices], Engine]] = {"torch": _torch}
+def _vllm(config: ClassifierConfig, devices: Devices) -> Engine:
+    from reward_service.engine.vllm_engine import VllmEngine  # late: brings transformers, and vllm when it starts
+
+    return VllmEngine(config, devices)
+
+
+def _http(config: ClassifierConfig, devices: Devices) -> Engine:
+    from reward_service.engine.http_engine import HttpEngine  # late: brings transformers
+
+    return HttpEngine(config, devices)
+
+
+ENGINES: dict[str, Callable[[ClassifierConfig, Devices], Engine]] = {"torch": _torch, "vllm": _vllm, "http": _http}
 
 
 def create(config: ClassifierConfig, devices: Devices) -> Engine:

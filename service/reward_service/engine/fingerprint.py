@@ -54,13 +54,14 @@ def weight_files(folder: Path) -> list[Path]:
 def fingerprint(folder: Path, config: ClassifierConfig, max_tokens: int) -> Fingerprint:
     """Reads all of the model's files; `max_tokens` is what the model really reads."""
     digest = hashlib.sha256()
-    for part in _parts(folder, config, max_tokens):
+    for part in [*description_parts(folder, config, max_tokens), *_weight_digests(folder)]:
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return Fingerprint(f"sha256:{digest.hexdigest()}", "weights")
 
 
-def _parts(folder: Path, config: ClassifierConfig, max_tokens: int) -> Iterator[bytes]:
+def description_parts(folder: Path, config: ClassifierConfig, max_tokens: int) -> Iterator[bytes]:
+    """All but the weights: rendering options, dtype, architecture, tokenizer, template."""
     yield _canonical(
         {
             "dtype": config.dtype,
@@ -74,6 +75,9 @@ def _parts(folder: Path, config: ClassifierConfig, max_tokens: int) -> Iterator[
     for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
         yield path.relative_to(folder).as_posix().encode()
         yield _content(path)
+
+
+def _weight_digests(folder: Path) -> Iterator[bytes]:
     for path in weight_files(folder):
         with path.open("rb") as file:
             yield hashlib.file_digest(file, "sha256").digest()

@@ -1,6 +1,7 @@
 """A model folder or hub id to a loaded model and tokenizer: safetensors only, no invented weights, no code unasked."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Loaded:
 def load(config: ClassifierConfig, device: str) -> Loaded:
     """Blocking. Raises NotReady with the model's name and the reason."""
     try:
-        folder = _folder(config)
+        folder = find_folder(config)
         if not weight_files(folder):
             raise NotReady(f"model {config.name!r}: {config.source} holds no safetensors weights (model.safetensors)")
         if (folder / SINGLE).is_file() and (folder / INDEX).is_file():
@@ -55,13 +56,14 @@ def resolve_device(name: str) -> str:
     return "cuda:0" if name == "cuda" else name
 
 
-def _folder(config: ClassifierConfig) -> Path:
+def find_folder(config: ClassifierConfig, files: Sequence[str] = HUB_FILES) -> Path:
+    """Where a model's files lie; of a hub's model those that `files` match are fetched."""
     local = Path(config.source).expanduser()
     if local.is_dir():
         return local
     from huggingface_hub import snapshot_download  # late: a folder needs no hub
 
-    patterns = [*HUB_FILES, *(["*.py"] if config.trust_remote_code else [])]
+    patterns = [*files, *(["*.py"] if config.trust_remote_code else [])]
     return Path(snapshot_download(config.source, revision=config.revision, allow_patterns=patterns))
 
 
@@ -84,7 +86,7 @@ def _load(config: ClassifierConfig, folder: Path, device: str) -> Loaded:
     text_config = model.config.get_text_config()
     return Loaded(
         model=model.eval().requires_grad_(False).to(device),
-        tokenizer=_tokenizer(folder, trust),
+        tokenizer=load_tokenizer(folder, trust),
         folder=folder,
         labels=tuple(model.config.id2label[index] for index in range(model.config.num_labels)),
         pad_token_id=getattr(text_config, "pad_token_id", None),
@@ -114,7 +116,8 @@ def _refuse_invented_weights(config: ClassifierConfig, info: dict[str, Any]) -> 
         )
 
 
-def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+    """The tokenizer, which neither cuts nor pads."""
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if not tokenizer.chat_template:
         log.warning("%s has no chat template: only conversations given as `text` can be scored", folder)

@@ -113,7 +113,7 @@ class Renderer:
 
     def _encode(self, item: Item, unfinished: bool) -> tuple[list[int], int | None]:
         if item.messages is None:
-            return self._encode_text(item.text or ""), None
+            return self.encode_text(item.text or ""), None
         if not item.messages:
             raise RenderingFailed("the conversation has no messages")
         if self._tokenizer.chat_template is None:
@@ -125,7 +125,8 @@ class Renderer:
         encoding = self._tokenizer(text, add_special_tokens=False, verbose=False)
         return list(encoding["input_ids"]), self._count_response(encoding, text, messages[-1], tail)
 
-    def _encode_text(self, text: str) -> list[int]:
+    def encode_text(self, text: str) -> list[int]:
+        """The tokens of a text that is rendered already; a BOS or CLS that it starts with is not added again."""
         starts = tuple(token for token in (self._tokenizer.bos_token, self._tokenizer.cls_token) if token)
         add = not (starts and text.startswith(starts))
         return list(self._tokenizer(text, add_special_tokens=add, verbose=False)["input_ids"])

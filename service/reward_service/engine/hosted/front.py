@@ -1,0 +1,71 @@
+"""What the engines that batch by themselves have in common: admission and rendering stand before them, no scheduler."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from reward_service.config import ClassifierConfig
+from reward_service.engine.devices import Devices
+from reward_service.engine.engine import EngineCard, Estimate, Item, ItemError, Priority
+from reward_service.engine.intake import Entrance, Queue, Render
+from reward_service.errors import NotReady
+
+
+class Front:
+    """The part of an engine before its queue."""
+
+    def __init__(self, config: ClassifierConfig, devices: Devices) -> None:
+        self._config = config
+        self._devices = devices
+        self._card: EngineCard | None = None
+        self._entrance: Entrance | None = None
+
+    @property
+    def card(self) -> EngineCard:
+        """What the engine is; raises NotReady before `start` has returned."""
+        if self._card is None:
+            raise self._not_ready()
+        return self._card
+
+    async def score(
+        self,
+        items: Sequence[Item],
+        *,
+        priority: Priority,
+        deadline: float,
+        admitted: bool = False,
+        use_cache: bool = True,
+    ) -> list[Estimate | ItemError]:
+        """One result per item, in order."""
+        if self._entrance is None:
+            raise self._not_ready()
+        fixed = {index: result for index, item in enumerate(items) if (result := self._unfinished(item)) is not None}
+        rest = [item for index, item in enumerate(items) if index not in fixed]
+        scored = iter(
+            await self._entrance.score(
+                rest, priority=priority, deadline=deadline, admitted=admitted, use_cache=use_cache
+            )
+        )
+        return [fixed[index] if index in fixed else next(scored) for index in range(len(items))]
+
+    def _open(self, card: EngineCard, queue: Queue, render: Render) -> None:
+        """Lets requests in."""
+        scores = self._devices.scores_of(self._config.name, card.fingerprint.value)
+        self._card = card
+        self._entrance = Entrance(queue, render, self._devices.rendering, scores)
+
+    async def _shut(self) -> None:
+        """Finishes what was accepted and lets no more in."""
+        entrance, self._entrance = self._entrance, None
+        if entrance is not None:
+            await entrance.close()
+
+    def _unfinished(self, item: Item) -> Estimate | None:
+        """The score that the configuration gives a response cut at the length limit, if it gives one."""
+        value = self._config.on_unfinished
+        if isinstance(value, str) or item.finish_reason != "length":
+            return None
+        return Estimate(np.full(len(self.card.labels), float(value)), tokens=0, tokens_computed=0)
+
+    def _not_ready(self) -> NotReady:
+        return NotReady(f"model {self._config.name!r} is not loaded")
