@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from reward_service.rewards.references import QuantileMethod, Ragged, moments, quantile_error, share_below, summarise
+from reward_service.rewards.references import (
+    QuantileMethod,
+    Ragged,
+    moments,
+    quantile_error,
+    share_below,
+    summaries,
+    summarise,
+)
 
 quick = settings(deadline=None, max_examples=60)
 reward = st.floats(-1e4, 1e4)
@@ -59,6 +67,20 @@ def test_the_mean_has_no_quantile() -> None:
     assert (summary.method, summary.quantile, summary.value) == ("mean", None, 3.0)
     assert summary.standard_error == pytest.approx(stats.sem([1.0, 2.0, 6.0]), rel=1e-15)
     assert summarise(np.array([1.0]), 0.85, "mean").standard_error is None
+
+
+@quick
+@given(
+    st.lists(st.sampled_from([1, 2, 9, 19, 20, 64, 256]), min_size=1, max_size=8),
+    quantiles,
+    st.sampled_from(["auto", "empirical", "normal", "mean"]),
+)
+def test_many_summaries_equal_each_alone_bit_for_bit(
+    counts: list[int], quantile: float, method: QuantileMethod
+) -> None:
+    chance = np.random.default_rng(sum(counts))
+    rows = [chance.standard_t(3, count) for count in counts]
+    assert summaries(rows, quantile, method) == [summarise(row, quantile, method) for row in rows]
 
 
 def test_equal_references_have_a_std_of_exactly_zero_and_are_the_baseline() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
 
@@ -12,7 +12,8 @@ from reward_service.service import Service
 T = TypeVar("T")
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
+    """Async, since FastAPI gives a plain function to a thread."""
     service: Service = request.app.state.service
     return service
 
@@ -22,18 +23,19 @@ ServiceDep = Annotated[Service, Depends(_service)]
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled as soon as the caller hangs up (ClientGone)."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_hang_up(request))
+    task = cast(asyncio.Task[Any], asyncio.current_task())
+    watch = asyncio.create_task(_cancel_on_hang_up(request, task))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone("the caller closed the connection before the answer was ready")
-        return task.result()
+        return await work
+    except asyncio.CancelledError:
+        if watch.done() and task.uncancel() == 0:
+            raise ClientGone("the caller closed the connection before the answer was ready") from None
+        raise
     finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        watch.cancel()
 
 
-async def _hang_up(request: Request) -> None:
+async def _cancel_on_hang_up(request: Request, task: asyncio.Task[Any]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    task.cancel()

@@ -4,7 +4,7 @@ from reward_service.baselines.baselines import Baselines, Compute
 from reward_service.baselines.entries import Entry
 from reward_service.baselines.keys import CannedKey, RowsKey, SnapshotKey, prompt_key
 from reward_service.baselines.reading import Lookup
-from reward_service.baselines.records import Mode, PolicyState, Snapshot, StoredRows
+from reward_service.baselines.records import Mode, PolicyState, Snapshot, Statistic, StoredRows
 from reward_service.baselines.rows import MAX_ROWS, Rows
 from reward_service.baselines.writing import Deletion, PutResult
 
@@ -23,6 +23,7 @@ __all__ = [
     "RowsKey",
     "Snapshot",
     "SnapshotKey",
+    "Statistic",
     "StoredRows",
     "prompt_key",
 ]

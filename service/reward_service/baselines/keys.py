@@ -25,6 +25,7 @@ SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,255}")
 Tools = Sequence[Mapping[str, Any]]
 ROWS = "rows/"
 SNAPSHOTS = "snapshot/"
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,5 +109,4 @@ def given(message: Message) -> dict[str, Any]:
 
 def sha256(value: Any) -> str:
     """The SHA-256 of the value's canonical JSON, hexadecimal."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(CANONICAL.encode(value).encode("utf-8", "surrogatepass")).hexdigest()

@@ -5,7 +5,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from reward_service.baselines.rows import DRAW_BYTES, Draws, Floats, Rows, frozen, merge
 from reward_service.errors import StoreUnavailable
+from reward_service.rewards.references import QuantileMethod, Summary
 
 Mode = Literal["replace", "merge"]
+Statistic = tuple[int, float, QuantileMethod]
+"""Which output, which quantile, and by which method."""
 
 FORMAT = 2
 HEADER = struct.Struct("<4sHI")  # kind, format version, CRC-32 of the body
@@ -61,6 +64,8 @@ class StoredRows:
     revision: int
     writes: tuple[Write, ...] = ()
     """The latest writes that had an idempotency key."""
+    summaries: dict[Statistic, Summary] = field(default_factory=dict, compare=False, repr=False)
+    """The statistics taken of the rows so far: they are kept as long as the rows are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,22 +82,43 @@ def summarise(rewards: Array, quantile: float, method: QuantileMethod) -> Summar
     One reference is its own empirical quantile, whatever quantile method is asked. Raises ValueError for no references
     or a quantile outside (0, 1).
     """
+    return summaries([rewards], quantile, method)[0]
+
+
+def summaries(rows: Sequence[Array], quantile: float, method: QuantileMethod) -> list[Summary]:
+    """`summarise` for many prompts, one row of references each: bit for bit as if each row were alone."""
     if not 0.0 < quantile < 1.0:
         raise ValueError(f"quantile = {quantile}: it must lie between 0 and 1, both excluded")
-    means, stds = moments(Ragged.of([rewards]))
-    count, mean, std = len(rewards), float(means[0]), float(stds[0])
+    by_count: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        by_count.setdefault(len(row), []).append(place)
+    taken: dict[int, Summary] = {}
+    for places in by_count.values():
+        table = np.array([rows[place] for place in places])
+        taken.update(zip(places, _table_summaries(table, quantile, method), strict=True))
+    return [taken[place] for place in range(len(rows))]
+
+
+def _table_summaries(table: Array, quantile: float, method: QuantileMethod) -> list[Summary]:
+    """The summaries of k prompts with m references each, shape (k, m)."""
+    count = table.shape[1]
+    if not count:
+        raise ValueError("a prompt has no references; each needs at least one")
+    means, stds = _table_moments(table)
     done = _resolved(method, count)
     if done == "mean":
-        value, error = mean, std / sqrt(count)
+        values, errors = means, stds / sqrt(count)
     elif done == "normal":
         z = NormalDist().inv_cdf(quantile)
-        value, error = mean + z * std, std * sqrt(1.0 / count + z * z / (2.0 * (count - 1)))
+        values, errors = means + z * stds, stds * sqrt(1.0 / count + z * z / (2.0 * (count - 1)))
     else:
-        value, error = float(np.quantile(rewards, quantile)), quantile_error(rewards, quantile)
+        ordered = np.sort(table, axis=1)
+        values, errors = _quantiles(ordered, quantile), _quantile_errors(ordered, quantile)
     asked = None if done == "mean" else quantile
+    numbers = zip(means.tolist(), stds.tolist(), values.tolist(), errors.tolist(), strict=True)
     if count == 1:
-        return Summary(count, mean, None, value, asked, done, None)
-    return Summary(count, mean, std, value, asked, done, error)
+        return [Summary(count, mean, None, value, asked, done, None) for mean, _, value, _ in numbers]
+    return [Summary(count, mean, std, value, asked, done, error) for mean, std, value, error in numbers]
 
 
 def quantile_error(rewards: Array, quantile: float) -> float:
@@ -107,10 +128,38 @@ def quantile_error(rewards: Array, quantile: float) -> float:
     h = (m - 1) q + 1: the bootstrap's standard error in closed form, exact when h is whole (Maritz and Jarrett 1978,
     JASA 73:194), with fractional order statistics between (Stigler 1977, JASA 72:544). Deterministic.
     """
-    ordered = np.sort(rewards) - np.min(rewards)
-    weights = _order_weights(len(rewards), quantile)
-    deviation = ordered - np.sum(weights * ordered)
-    return sqrt(float(np.sum(weights * deviation**2)))
+    return float(_quantile_errors(np.sort(rewards)[None], quantile)[0])
+
+
+def _quantile_errors(ordered: Array, quantile: float) -> Array:
+    """`quantile_error` of each row, shape (k,), of sorted references, shape (k, m)."""
+    above_least = ordered - ordered[:, :1]
+    weights = _order_weights(ordered.shape[1], quantile)
+    deviation = above_least - (weights * above_least).sum(axis=1, keepdims=True)
+    errors: Array = np.sqrt((weights * deviation**2).sum(axis=1))
+    return errors
+
+
+def _quantiles(ordered: Array, quantile: float) -> Array:
+    """The interpolated quantile of each row, shape (k,), of sorted references, shape (k, m); bit for bit NumPy's."""
+    place = (ordered.shape[1] - 1) * quantile
+    low = int(place)
+    below, above, share = ordered[:, low], ordered[:, min(low + 1, ordered.shape[1] - 1)], place - low
+    step = above - below
+    between: Array = above - step * (1.0 - share) if share >= 0.5 else below + step * share
+    return np.where(np.isnan(ordered[:, -1]), np.nan, between)
+
+
+def _table_moments(table: Array) -> tuple[Array, Array]:
+    """`moments` of k prompts with m references each, shape (k, m)."""
+    first, count = table[:, 0], table.shape[1]
+    shifted = table - first[:, None]
+    shift = shifted.sum(axis=1) / count
+    if count == 1:
+        return first + shift, np.full_like(first, np.nan)
+    with np.errstate(invalid="ignore"):  # an infinite reference has no std: NaN, without a warning
+        squares = ((shifted - shift[:, None]) ** 2).sum(axis=1)
+    return first + shift, np.sqrt(squares / (count - 1))
 
 
 def moments(references: Ragged) -> tuple[Array, Array]:

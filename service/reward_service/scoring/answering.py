@@ -1,7 +1,7 @@
 """The answer of a request from its evaluated terms."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from reward_service.catalog import Model
 from reward_service.engine.engine import Estimate
@@ -34,58 +34,77 @@ def conversation_scores(
     objective: Objective, conversations: Sequence[Prepared | Refused], outcome: Outcome, *, with_references: bool
 ) -> list[ConversationScore]:
     """Each conversation's answer, in order: a reward where there is no error, and every term."""
+    of_terms = [
+        term_scores(term, evaluated, with_references=with_references)
+        for term, evaluated in zip(objective.terms, outcome.terms, strict=True)
+    ]
+    rows = zip(conversations, outcome.rewards.tolist(), outcome.errors, zip(*of_terms, strict=True), strict=True)
     return [
         ConversationScore(
             id=conversation.id,
-            reward=float(outcome.rewards[i]) if outcome.errors[i] is None else None,
-            terms=[]
-            if isinstance(conversation, Refused)
-            else [
-                term_score(term, evaluated, i, with_references=with_references)
-                for term, evaluated in zip(objective.terms, outcome.terms, strict=True)
-            ],
-            error=None if (error := outcome.errors[i]) is None else error_body(error),
+            reward=reward if error is None else None,
+            terms=[] if isinstance(conversation, Refused) else list(terms),
+            error=None if error is None else error_body(error),
         )
-        for i, conversation in enumerate(conversations)
+        for conversation, reward, error, terms in rows
     ]
 
 
-def term_score(term: Term, evaluated: Evaluated, index: int, *, with_references: bool) -> TermScore:
-    """One term of the conversation at `index`."""
-    found, error = evaluated.found[index], evaluated.errors[index]
-    transformed = float(evaluated.values.value[index])
-    return TermScore(
-        name=term.name,
-        model=term.model,
-        label=term.label,
-        raw=_number(evaluated.raw[index]),
-        raw_source=evaluated.raw_sources[index],
-        std=_number(evaluated.std[index]),
-        temperature=term.temperature,
-        baseline=_number(evaluated.baseline[index]),
-        baseline_source=found.source if found else None,
-        reference=_reference(term, evaluated, index, with_references=with_references),
-        transformed=transformed if error is None else None,
-        weight=term.weight,
-        error=error_body(error) if error else None,
+def term_scores(term: Term, evaluated: Evaluated, *, with_references: bool) -> list[TermScore]:
+    """One term of each conversation."""
+    columns = zip(
+        _numbers(evaluated.raw),
+        evaluated.raw_sources,
+        _numbers(evaluated.std),
+        _numbers(evaluated.baseline),
+        evaluated.found,
+        _references(term, evaluated, with_references=with_references),
+        evaluated.values.value.tolist(),
+        evaluated.errors,
+        strict=True,
     )
+    return [
+        TermScore(
+            name=term.name,
+            model=term.model,
+            label=term.label,
+            raw=raw,
+            raw_source=raw_source,
+            std=std,
+            temperature=term.temperature,
+            baseline=baseline,
+            baseline_source=found.source if found else None,
+            reference=reference,
+            transformed=transformed if error is None else None,
+            weight=term.weight,
+            error=error_body(error) if error else None,
+        )
+        for raw, raw_source, std, baseline, found, reference, transformed, error in columns
+    ]
 
 
-def _reference(term: Term, evaluated: Evaluated, index: int, *, with_references: bool) -> ReferenceUsed | None:
-    found, summary = evaluated.found[index], evaluated.summaries[index]
-    if found is None or summary is None or _is_single_number(term, found):
-        return None
-    return _described(found, summary, evaluated.share_below, index, with_references=with_references)
+def _references(term: Term, evaluated: Evaluated, *, with_references: bool) -> list[ReferenceUsed | None]:
+    """What the references of each conversation say; one object for those that share it and are not compared with it."""
+    described: dict[tuple[Found, float | None], ReferenceUsed] = {}
+    columns = zip(evaluated.found, evaluated.summaries, _numbers(evaluated.share_below), strict=True)
+    used: list[ReferenceUsed | None] = []
+    for found, summary, share_below in columns:
+        if found is None or summary is None or _is_single_number(term, found):
+            used.append(None)
+            continue
+        key = (found, share_below)
+        if key not in described:
+            described[key] = _described(found, summary, share_below, with_references=with_references)
+        used.append(described[key])
+    return used
 
 
 def _is_single_number(term: Term, found: Found) -> bool:
     return found.source in ("response", "constant") and term.transform.needs is Needs.BASELINE
 
 
-def _described(
-    found: Found, summary: Summary, share_below: Array, index: int, *, with_references: bool
-) -> ReferenceUsed:
-    compared = not math.isnan(share_below[index])
+def _described(found: Found, summary: Summary, share_below: float | None, *, with_references: bool) -> ReferenceUsed:
+    compared = share_below is not None
     return ReferenceUsed(
         policy=found.policy,
         revision=found.revision,
@@ -95,13 +114,13 @@ def _described(
         quantile=None if compared else summary.quantile,
         method=None if compared else summary.method,
         standard_error=None if compared else summary.standard_error,
-        share_below=_number(share_below[index]),
+        share_below=share_below,
         rewards=found.rows.tolist() if with_references else None,
     )
 
 
-def _number(number: float) -> float | None:
-    return None if math.isnan(number) else float(number)
+def _numbers(numbers: Array) -> list[float | None]:
+    return [None if math.isnan(number) else number for number in numbers.tolist()]
 
 
 def models_used(models: Mapping[str, Model]) -> dict[str, ModelUsed]:
@@ -118,7 +137,7 @@ def models_used(models: Mapping[str, Model]) -> dict[str, ModelUsed]:
 
 
 def usage(estimates: Sequence[Estimate]) -> Usage:
-    """Tokens of all that was scored; a score is cached when an equal item was computed in its stead."""
+    """Tokens of all that was scored; a score is cached when it was kept, or an equal item computed in its stead."""
     return Usage(
         tokens=sum(e.tokens for e in estimates),
         tokens_computed=sum(e.tokens_computed for e in estimates),
@@ -129,11 +148,7 @@ def usage(estimates: Sequence[Estimate]) -> Usage:
 def timings(estimates: Sequence[Estimate], total_s: float) -> Timings:
     """The longest queue and device times of a request's items, and its whole time, in ms."""
     return Timings(
-        queue=1e3 * max(_times(estimates, "queue_s"), default=0.0),
-        compute=1e3 * max(_times(estimates, "compute_s"), default=0.0),
+        queue=1e3 * max((e.queue_s for e in estimates), default=0.0),
+        compute=1e3 * max((e.compute_s for e in estimates), default=0.0),
         total=1e3 * total_s,
     )
-
-
-def _times(estimates: Sequence[Estimate], name: str) -> Iterator[float]:
-    return (float(getattr(e, name)) for e in estimates)

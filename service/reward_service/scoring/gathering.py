@@ -41,6 +41,7 @@ class Gathering:
     objective: Objective
     conversations: Sequence[Prepared | Refused]
     expected_revisions: Mapping[str, int]
+    use_cache: bool
     deadline: float
     shared_deadline: float
     spent: list[Estimate] = field(default_factory=list)
@@ -50,44 +51,49 @@ class Gathering:
         try:
             async with asyncio.TaskGroup() as group:
                 asked = {name: group.create_task(self._model(name)) for name in self.objective.models}
-                looked_up = group.create_task(self._stored())
+                lookup, canned = await self._stored()
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
         answers = {name: task.result() for name, task in asked.items()}
-        lookup, canned = looked_up.result()
         responses = {key: results for _, of_terms in answers.values() for key, results in of_terms.items()}
         estimates = {name: self._in_order(of_conversations) for name, (of_conversations, _) in answers.items()}
         return Gathered(estimates, Evidence(lookup, canned, responses), self.spent)
 
     async def _model(self, name: str) -> tuple[Results, dict[tuple[int, str], Results]]:
         """A model's results for the conversations, and for the responses that the request gives as references."""
-        items = [prepared.item for _, prepared in self._prepared()]
-        asked = [(i, term, p) for i, p in self._prepared() for term in self._response_terms(name, p)]
+        items = [prepared.item for prepared in self._prepared()]
+        asked = self._asked_responses(name)
         batches = [
             [with_response(p.prompt or (), r, tools=p.item.tools) for r in p.references[t].responses or ()]
             for _, t, p in asked
         ]
         everything = [*items, *(item for batch in batches for item in batch)]
         inside = name != self.objective.models[0]  # one request is admitted once: its other models wait for room
-        results = await self._score_or_fail(name, everything, self.deadline, admitted=inside)
+        results = await self._score_or_fail(name, everything, self.deadline, admitted=inside, use_cache=self.use_cache)
         rest = iter(results[len(items) :])
         of_terms = {(i, t): [next(rest) for _ in batch] for (i, t, _), batch in zip(asked, batches, strict=True)}
         return results[: len(items)], of_terms
 
-    async def _score_or_fail(self, model: str, items: Sequence[Item], deadline: float, *, admitted: bool) -> Results:
+    async def _score_or_fail(
+        self, model: str, items: Sequence[Item], deadline: float, *, admitted: bool, use_cache: bool
+    ) -> Results:
         """Results of a model that a reward needs; for a model that is only watched, a failure is one of each item."""
         try:
-            return await self._score(model, items, deadline, admitted=admitted)
+            return await self._score(model, items, deadline, admitted=admitted, use_cache=use_cache)
         except ServiceError as error:
             if any(term.weight > 0 for term in self.objective.terms if term.model == model):
                 raise
             return [ItemError(error) for _ in items]
 
-    async def _score(self, model: str, items: Sequence[Item], deadline: float, *, admitted: bool) -> Results:
+    async def _score(
+        self, model: str, items: Sequence[Item], deadline: float, *, admitted: bool, use_cache: bool
+    ) -> Results:
         if not items:
             return []
         engine = self.catalog[model].engine
-        results = await engine.score(items, priority=Priority.ROLLOUT, deadline=deadline, admitted=admitted)
+        results = await engine.score(
+            items, priority=Priority.ROLLOUT, deadline=deadline, admitted=admitted, use_cache=use_cache
+        )
         self.spent += [result for result in results if isinstance(result, Estimate)]
         return results
 
@@ -103,6 +109,8 @@ class Gathering:
             return error, dict.fromkeys(canned, error)
         self._check_revisions(lookup)
         missing = [key for key in canned if key not in lookup.canned]
+        if not missing:
+            return lookup, dict(lookup.canned)
         try:
             computed = await self._in_time(self.baselines.canned(missing, lambda keys: self._canned(keys, canned)))
         except (StoreUnavailable, DeadlineExceeded) as error:
@@ -129,7 +137,7 @@ class Gathering:
             items = [
                 with_response(prompts[k][1].prompt or (), k.response, tools=prompts[k][1].item.tools) for k in mine
             ]
-            results = await self._score_or_fail(model, items, self.shared_deadline, admitted=True)
+            results = await self._score_or_fail(model, items, self.shared_deadline, admitted=True, use_cache=True)
             for key, result in zip(mine, results, strict=True):
                 outputs[key] = result.error if isinstance(result, ItemError) else result.outputs
         return [outputs[key] for key in keys]
@@ -141,22 +149,33 @@ class Gathering:
         canned: dict[CannedKey, tuple[str, Prepared]] = {}
         for term in self.objective.terms:
             fingerprint = self.catalog[term.model].fingerprint
-            needing = [p for _, p in self._prepared() if p.prompt_key is not None and term.name not in p.references]
+            needing = {
+                p.prompt_key: p for p in self._prepared() if p.prompt_key is not None and term.name not in p.references
+            }
             if isinstance(term.baseline, StoredBaseline):
                 policy = term.baseline.policy
-                rows |= {RowsKey(fingerprint, policy, str(p.prompt_key)) for p in needing}
+                rows |= {RowsKey(fingerprint, policy, prompt_key) for prompt_key in needing}
                 snapshots |= {SnapshotKey(fingerprint, policy)} if term.baseline.on_missing == "global" else set()
             elif isinstance(term.baseline, ResponseBaseline):
                 response = term.baseline.response
-                canned |= {CannedKey(fingerprint, response, str(p.prompt_key)): (term.model, p) for p in needing}
+                canned |= {CannedKey(fingerprint, response, key): (term.model, p) for key, p in needing.items()}
         return rows, snapshots, canned
 
-    def _prepared(self) -> list[tuple[int, Prepared]]:
-        return [(i, c) for i, c in enumerate(self.conversations) if isinstance(c, Prepared)]
+    def _prepared(self) -> list[Prepared]:
+        return [one for one in self.conversations if isinstance(one, Prepared)]
 
-    def _response_terms(self, model: str, prepared: Prepared) -> list[str]:
-        mine = {term.name for term in self.objective.terms if term.model == model}
-        return [name for name, given in prepared.references.items() if given.responses is not None and name in mine]
+    def _asked_responses(self, model: str) -> list[tuple[int, str, Prepared]]:
+        """The conversations that bring responses as references for a term of the model: index, term, conversation."""
+        terms = {term.name for term in self.objective.terms if term.model == model}
+        bringing = (
+            (i, one) for i, one in enumerate(self.conversations) if isinstance(one, Prepared) and one.references
+        )
+        return [
+            (i, name, one)
+            for i, one in bringing
+            for name, given in one.references.items()
+            if given.responses is not None and name in terms
+        ]
 
     def _in_order(self, results: Results) -> list[Estimate | ServiceError]:
         """One entry per conversation of the request, those that were refused among them."""

@@ -28,7 +28,7 @@ class Outcome:
 def combined(objective: Objective, terms: Sequence[Evaluated]) -> Outcome:
     """Combine the terms; a conversation fails with the first error of a term that counts."""
     rewards = objective.combine([one.values for one in terms])
-    errors = [_error(objective, terms, i) for i in range(len(rewards))]
+    errors = _first_errors(objective, terms)
     for i in np.flatnonzero(~np.isfinite(rewards)):
         errors[i] = errors[i] or NotFinite(f"the reward of {objective.name!r} is too large to represent")
     return Outcome(terms, rewards, errors)
@@ -39,10 +39,7 @@ async def off_loop(size: int, work: Callable[[], T]) -> T:
     return work() if size <= INLINE else await asyncio.to_thread(work)
 
 
-def _error(objective: Objective, terms: Sequence[Evaluated], index: int) -> ServiceError | None:
+def _first_errors(objective: Objective, terms: Sequence[Evaluated]) -> list[ServiceError | None]:
     """A watched term cannot fail the reward: its error stands beside it."""
-    for term, one in zip(objective.terms, terms, strict=True):
-        error = one.errors[index]
-        if error is not None and term.weight > 0:
-            return error
-    return None
+    counted = [one.errors for term, one in zip(objective.terms, terms, strict=True) if term.weight > 0]
+    return [next(filter(None, errors), None) for errors in zip(*counted, strict=True)]

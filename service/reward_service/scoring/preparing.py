@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reward_service.baselines.keys import prompt_key
+from reward_service.baselines.keys import Tools, prompt_key
 from reward_service.engine.engine import Item, Message
 from reward_service.errors import InvalidRequest
 from reward_service.objectives import Objective
@@ -32,26 +32,51 @@ class Refused:
     error: InvalidRequest
 
 
-def prepare(conversation: Conversation | InvalidConversation, index: int, objective: Objective) -> Prepared | Refused:
-    """The conversation as an item, or why it cannot be one."""
+class PromptKeys:
+    """The keys of one request's prompts, each hashed once: the responses to a prompt bring it again and again."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, str] = {}
+
+    def key(self, prompt: Sequence[Message], tools: Tools | None) -> str:
+        """The `prompt_key`; only prompts that are nothing but texts are remembered."""
+        if tools or any("tool_calls" in message for message in prompt):
+            return prompt_key(prompt, tools)
+        texts = tuple(tuple(message.items()) for message in prompt)
+        if texts not in self._known:
+            self._known[texts] = prompt_key(prompt)
+        return self._known[texts]
+
+
+def prepared(
+    conversations: Sequence[Conversation | InvalidConversation], objective: Objective
+) -> list[Prepared | Refused]:
+    """Each conversation as an item, or why it cannot be one."""
+    keys = PromptKeys()
+    return [_prepare(conversation, i, objective, keys) for i, conversation in enumerate(conversations)]
+
+
+def _prepare(
+    conversation: Conversation | InvalidConversation, index: int, objective: Objective, keys: PromptKeys
+) -> Prepared | Refused:
     if isinstance(conversation, InvalidConversation):
         problems = sentences(conversation.errors, Conversation, f"conversations[{index}]")
         return Refused(conversation.id, InvalidRequest("; ".join(problems), problems))
     if problem := _references_problem(conversation, objective):
         return Refused(conversation.id, InvalidRequest(f"conversations[{index}].references.{problem}"))
     try:
-        return _prepared(conversation)
+        return _prepared(conversation, keys)
     except (InvalidRequest, RecursionError) as error:
         return Refused(conversation.id, InvalidRequest(f"conversations[{index}]: {_reason(error)}"))
 
 
-def _prepared(conversation: Conversation) -> Prepared:
+def _prepared(conversation: Conversation, keys: PromptKeys) -> Prepared:
     prompt = prompt_of(conversation)
     return Prepared(
         id=conversation.id,
         item=_item(conversation, prompt),
         prompt=prompt,
-        prompt_key=None if prompt is None else prompt_key(prompt, conversation.tools),
+        prompt_key=None if prompt is None else keys.key(prompt, conversation.tools),
         references=conversation.references or {},
     )
 
@@ -96,13 +121,15 @@ def _item(conversation: Conversation, prompt: tuple[Message, ...] | None) -> Ite
 
 
 def _plain(message: WireMessage) -> Message:
-    return message.model_dump(exclude_none=True)
+    return {name: value for name, value in vars(message).items() if value is not None}
 
 
 def _references_problem(conversation: Conversation, objective: Objective) -> str | None:
     """Why the references that a conversation brings cannot be used, if so."""
+    if not conversation.references:
+        return None
     takers = [term.name for term in objective.terms if term.takes_references]
-    for name, given in (conversation.references or {}).items():
+    for name, given in conversation.references.items():
         if name not in takers:
             return f"{name}: no such term of {objective.name!r} takes references{nearest(name, takers)}"
         if given.responses is not None and conversation.text is not None:

@@ -12,13 +12,12 @@ from reward_service.catalog import Catalog
 from reward_service.config import LimitsConfig
 from reward_service.errors import ExpectationFailed, ServiceError, TooLarge
 from reward_service.objectives import Objective, ObjectiveCatalog, Term
-from reward_service.rewards.transforms import Needs
 from reward_service.schemas import Conversation, Expectation, PolicyUsed, ScoreAnswer, ScoreRequest
 from reward_service.scoring.answering import conversation_scores, models_used, timings, usage
 from reward_service.scoring.gathering import Gathered, Gathering
 from reward_service.scoring.outcome import Outcome, combined, off_loop
-from reward_service.scoring.preparing import Prepared, Refused, prepare
-from reward_service.scoring.referring import Found, find
+from reward_service.scoring.preparing import Prepared, Refused, prepared
+from reward_service.scoring.referring import found_for
 from reward_service.scoring.terms import Evaluated, evaluate
 from reward_service.telemetry import Metrics
 
@@ -46,7 +45,7 @@ class Scoring:
         objective = self._objectives.choose(request.objective)
         expect = request.expect or Expectation()
         self._check(request, objective, expect)
-        conversations = await off_loop(len(request.conversations), partial(_prepared, request, objective))
+        conversations = await off_loop(len(request.conversations), partial(prepared, request.conversations, objective))
         if strict:
             _raise_first(conversations, [c.error if isinstance(c, Refused) else None for c in conversations])
         gathered = await Gathering(
@@ -55,6 +54,7 @@ class Scoring:
             objective=objective,
             conversations=conversations,
             expected_revisions=expect.baselines or {},
+            use_cache=request.cache,
             deadline=started + min(request.timeout_s or np.inf, self._limits.request_timeout_s),
             shared_deadline=started + self._limits.request_timeout_s,
         ).run()
@@ -99,13 +99,7 @@ class Scoring:
         return combined(objective, evaluated)
 
     def _evaluate(self, term: Term, conversations: Sequence[Prepared | Refused], gathered: Gathered) -> Evaluated:
-        fingerprint = self._catalog[term.model].fingerprint
-        found: list[Found | ServiceError | None] = [
-            None
-            if isinstance(conversation, Refused) or term.transform.needs is Needs.NOTHING
-            else find(term, fingerprint, i, conversation, gathered.evidence)
-            for i, conversation in enumerate(conversations)
-        ]
+        found = found_for(term, self._catalog[term.model].fingerprint, conversations, gathered.evidence)
         return evaluate(term, gathered.estimates[term.model], found)
 
     def _note(self, objective: Objective, outcome: Outcome) -> None:
@@ -122,10 +116,6 @@ def _to_score(request: ScoreRequest) -> int:
     valid = [one for one in request.conversations if isinstance(one, Conversation) and one.references]
     given = [references for one in valid for references in (one.references or {}).values()]
     return len(request.conversations) + sum(len(references.responses or ()) for references in given)
-
-
-def _prepared(request: ScoreRequest, objective: Objective) -> list[Prepared | Refused]:
-    return [prepare(conversation, i, objective) for i, conversation in enumerate(request.conversations)]
 
 
 def _raise_first(conversations: Sequence[Prepared | Refused], errors: Sequence[ServiceError | None]) -> None:

@@ -10,13 +10,14 @@ from reward_service.config import StoredBaseline
 from reward_service.engine.engine import Estimate
 from reward_service.errors import BaselineUnusable, NotFinite, ServiceError
 from reward_service.objectives import Term
-from reward_service.rewards.references import Ragged, Summary, share_below, summarise
+from reward_service.rewards.references import Ragged, Summary, share_below, summaries
 from reward_service.rewards.scales import Array, Scale, Values
 from reward_service.rewards.transforms import Needs
 from reward_service.scoring.referring import Found
 
 Places = NDArray[np.int64]
 DEFAULT_QUANTILE = 0.85
+NAN = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,15 @@ def evaluate(
     errors = [_first_error(estimate, reference) for estimate, reference in zip(estimates, found, strict=True)]
     usable = [None if isinstance(reference, ServiceError) else reference for reference in found]
     raw, std = _raw(term, estimates)
-    summaries = _summaries(term, usable)
-    baseline = _baselines(term, summaries)
-    good = np.array([i for i, error in enumerate(errors) if error is None], dtype=np.int64)
+    taken = _summaries(term, usable)
+    baseline = _baselines(term, taken)
+    good = np.flatnonzero([error is None for error in errors])
     rows = _rows(term, usable, good)
     values = _transformed(term, raw, baseline, rows, good)
     below = _spread(share_below(raw[good], rows), good, n) if rows is not None else np.full(n, np.nan)
     for i in good[~np.isfinite(values.value[good])]:
-        errors[i] = _no_number(term, summaries[i])
-    return Evaluated(values, raw, std, _raw_sources(estimates), baseline, below, usable, summaries, errors)
+        errors[i] = _no_number(term, taken[i])
+    return Evaluated(values, raw, std, _raw_sources(estimates), baseline, below, usable, taken, errors)
 
 
 def _first_error(estimate: Estimate | ServiceError, found: Found | ServiceError | None) -> ServiceError | None:
@@ -63,39 +64,36 @@ def _first_error(estimate: Estimate | ServiceError, found: Found | ServiceError 
 
 
 def _raw(term: Term, estimates: Sequence[Estimate | ServiceError]) -> tuple[Array, Array]:
-    raw, std = np.full((2, len(estimates)), np.nan)
-    for i, estimate in enumerate(estimates):
-        if not isinstance(estimate, ServiceError):
-            raw[i] = estimate.outputs[term.output]
-            std[i] = _std(estimate, term.output)
-    return raw, std
+    raw = [NAN if isinstance(one, ServiceError) else one.outputs[term.output] for one in estimates]
+    std = [NAN if isinstance(one, ServiceError) else _std(one, term.output) for one in estimates]
+    return np.array(raw, dtype=np.float64), np.array(std, dtype=np.float64)
 
 
 def _std(estimate: Estimate, output: int) -> float:
     if estimate.variance is None:
-        return float("nan")
+        return NAN
     variance = estimate.variance if estimate.variance.ndim == 1 else np.diagonal(estimate.variance)
     return float(np.sqrt(variance[output]))
 
 
 def _summaries(term: Term, found: Sequence[Found | None]) -> list[Summary | None]:
-    """The statistics of each conversation's references, taken once for equal references."""
+    """The statistics of each conversation's references, taken once where references are shared or were kept."""
     stored = term.baseline if isinstance(term.baseline, StoredBaseline) else None
     quantile, method = (stored.quantile, stored.method) if stored else (DEFAULT_QUANTILE, "auto")
     if term.transform.needs is Needs.REFERENCES:
         method = "mean"
-    taken: dict[object, Summary] = {}
-    for reference in found:
-        if reference is not None and reference.identity not in taken:
-            taken[reference.identity] = summarise(reference.rows, quantile, method)
-    return [None if reference is None else taken[reference.identity] for reference in found]
+    statistic = (term.output, quantile, method)
+    fresh = [one for one in dict.fromkeys(found) if one is not None and statistic not in one.summaries]
+    for one, summary in zip(fresh, summaries([one.rows for one in fresh], quantile, method), strict=True):
+        one.summaries[statistic] = summary
+    return [None if one is None else one.summaries[statistic] for one in found]
 
 
-def _baselines(term: Term, summaries: Sequence[Summary | None]) -> Array:
+def _baselines(term: Term, taken: Sequence[Summary | None]) -> Array:
     """The baseline of each conversation, NaN where there is none or the transform uses none."""
     if term.transform.needs is not Needs.BASELINE:
-        return np.full(len(summaries), np.nan)
-    return np.array([np.nan if summary is None else summary.value for summary in summaries], dtype=np.float64)
+        return np.full(len(taken), np.nan)
+    return np.array([np.nan if summary is None else summary.value for summary in taken], dtype=np.float64)
 
 
 def _rows(term: Term, found: Sequence[Found | None], good: Places) -> Ragged | None:
@@ -115,6 +113,8 @@ def _transformed(term: Term, raw: Array, baseline: Array, rows: Ragged | None, g
 
 
 def _spread(numbers: Array, good: Places, n: int) -> Array:
+    if len(good) == n:
+        return numbers
     spread = np.full(n, np.nan)
     spread[good] = numbers
     return spread

@@ -1,0 +1,97 @@
+"""A request takes a shorter way when it can; nobody can tell but by the clock."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import Running, Start
+
+CONFIG = """
+[store]
+url = "memory://"
+[[models]]
+name = "m"
+source = "org/m"
+[[objectives]]
+name = "o"
+aggregate = "and"
+[[objectives.terms]]
+model = "m"
+transform = "log_sigmoid_centered"
+baseline = { policy = "sft", min_references = 1 }
+"""
+JSON = "application/json"
+ORDINARY = [("?strict=false", JSON), ("", f"{JSON}; charset=utf-8")]
+BODIES: dict[str, str] = {
+    "good and bad conversations": json.dumps(
+        {"conversations": [{"prompt": "p", "response": "1.0"}, {"prompt": "p"}, {"prompt": "q", "response": "1"}]}
+    ),
+    "a lone surrogate": '{"conversations": [{"prompt": "\\ud800", "response": "1.0"}]}',
+    "an unknown field": '{"conversations": [], "timeout": 3}',
+    "not JSON": '{"conversations": [',
+    "not UTF-8": "\xff",
+    "too deep": "[" * 100_000,
+    "nothing": "",
+}
+
+
+async def asked(running: Running, query: str, content_type: str, body: str) -> tuple[int, Any]:
+    response = await running.http.post(
+        f"/v1/score{query}", content=body.encode("latin-1"), headers={"content-type": content_type}
+    )
+    answer = response.json()
+    for changing in ("timings_ms", "request_id"):
+        answer.pop(changing, None)
+    return response.status_code, answer
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_the_shorter_way_answers_as_the_ordinary_one(name: str, start: Start) -> None:
+    async with start(CONFIG) as running:
+        entries = [{"prompt": "p", "rewards": [0.0, 0.5, 1.0]}]
+        await running.http.put("/v1/baselines", json={"model": "m", "policy": "sft", "entries": entries})
+        direct = await asked(running, "", JSON, BODIES[name])
+        ordinary = [await asked(running, query, content_type, BODIES[name]) for query, content_type in ORDINARY]
+    assert ordinary == [direct, direct]
+    if name == "good and bad conversations":
+        assert direct[0] == 200
+        assert [score["error"] and score["error"]["code"] for score in direct[1]["scores"]] == [
+            None,
+            "invalid_request",
+            "baseline_missing",
+        ]
+    else:
+        assert direct[0] in (200, 400, 422)
+
+
+async def test_both_ways_are_counted_under_their_route(start: Start) -> None:
+    async with start(CONFIG) as running:
+        for query in ("", "?strict=false"):
+            await asked(running, query, JSON, '{"conversations": []}')
+        metrics = (await running.http.get("/metrics")).text
+    assert 'reward_service_requests_total{route="/v1/score",status="200"} 2.0' in metrics
+
+
+async def test_the_statistics_of_references_are_those_of_the_latest_write(start: Start) -> None:
+    body = json.dumps({"conversations": [{"prompt": "p", "response": "1.0"}]})
+    baselines = []
+    async with start(CONFIG) as running:
+        for reward in (0.25, 0.75):
+            entries = [{"prompt": "p", "rewards": [reward]}]
+            await running.http.put("/v1/baselines", json={"model": "m", "policy": "sft", "entries": entries})
+            for _ in range(2):
+                _, answer = await asked(running, "", JSON, body)
+                baselines.append(answer["scores"][0]["terms"][0]["baseline"])
+    assert baselines == [0.25, 0.25, 0.75, 0.75]
+
+
+async def test_prompts_that_differ_in_more_than_their_text_have_baselines_of_their_own(start: Start) -> None:
+    named = {"role": "user", "content": "p", "name": "ann"}
+    prompts: list[Any] = ["p", [named], [{"role": "system", "content": "p"}], [{"role": "user", "content": "p"}, named]]
+    entries = [{"prompt": prompt, "rewards": [float(i)]} for i, prompt in enumerate(prompts)]
+    conversations = [{"prompt": prompt, "response": "1.0"} for prompt in [*prompts, *prompts]]
+    async with start(CONFIG) as running:
+        await running.http.put("/v1/baselines", json={"model": "m", "policy": "sft", "entries": entries})
+        _, answer = await asked(running, "", JSON, json.dumps({"conversations": conversations}))
+    assert [score["terms"][0]["baseline"] for score in answer["scores"]] == [0.0, 1.0, 2.0, 3.0] * 2
