@@ -1,5 +1,6 @@
 """Servers to measure, each a process of its own that ends with its block."""
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -45,6 +46,18 @@ def free_port() -> int:
     """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
+
+
+def listening(url: str) -> int:
+    """The process that listens at a URL, by its sockets."""
+    port = f":{int(url.rsplit(':', 1)[1]):04X}"
+    tables = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {f"socket:[{row[9]}]" for row in tables if row[1].endswith(port) and row[3] == "0A"}
+    for handle in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if str(handle.readlink()) in inodes:
+                return int(handle.parts[2])
+    raise LookupError(f"nobody listens at {url}")
 
 
 @contextmanager

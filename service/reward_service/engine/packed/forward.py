@@ -36,6 +36,7 @@ class PackedForward:
         self._types = any(name.endswith("token_type_embeddings") for name, _ in self._body.named_modules())
         self._attention = model.config._attn_implementation  # type: ignore[union-attr]
         model.set_attn_implementation(NAME)  # type: ignore[operator]
+        model.config.use_cache = False  # type: ignore[union-attr]
         self.layers = Layers(self._body)
         self._gated = GatedLayers(self._body)
         self.layers.only_pooled = only_pooled

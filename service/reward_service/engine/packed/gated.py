@@ -1,7 +1,5 @@
 """Gated feed-forward layers as two matrix products that apply activation and gate while they write: CPUs, bfloat16."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +9,8 @@ ACTIVATIONS = {"SiLU": ("swish", ""), "SiLUActivation": ("swish", ""), "GELUTanh
 """How oneDNN calls an activation, by the name of its module."""
 SAME = 0.05
 """Most that the fused products may differ from the layer, relative to its largest output: they round less often."""
-Forward = Callable[[torch.Tensor], torch.Tensor]
+
+_FUSED: dict[type, type] = {}
 
 
 class GatedLayers:
@@ -20,14 +19,14 @@ class GatedLayers:
     def __init__(self, body: nn.Module) -> None:
         weight = next(body.parameters())
         usable = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available()
-        self._modules = [module for module in body.modules() if usable and _fusable(module)]
-        for module in self._modules:
-            module.forward = _fused(module)
+        self._modules = [(module, type(module)) for module in body.modules() if usable and _fusable(module)]
+        for module, plain in self._modules:
+            module.__class__ = fused(plain)
 
     def undo(self) -> None:
         """Makes the layers what they were."""
-        for module in self._modules:
-            del module.forward
+        for module, plain in self._modules:
+            module.__class__ = plain
 
 
 @torch.library.custom_op("reward_service::gated", mutates_args=())
@@ -44,14 +43,20 @@ def _(rows: torch.Tensor, gate: torch.Tensor, *_: object) -> torch.Tensor:
     return rows.new_empty((*rows.shape[:-1], gate.shape[0]))
 
 
-def _fused(module: Any) -> Forward:
-    return functools.partial(_forward, module, *ACTIVATIONS[type(module.act_fn).__name__])
+def fused(plain: type) -> Any:
+    """The class of layers like `plain` with fused products: one for all of them, since compiled code knows classes."""
 
+    if plain in _FUSED:
+        return _FUSED[plain]
 
-def _forward(module: Any, activation: str, algorithm: str, hidden: torch.Tensor) -> torch.Tensor:
-    product = gated(hidden, module.gate_proj.weight, module.up_proj.weight, activation, algorithm)
-    outputs: torch.Tensor = module.down_proj(product)
-    return outputs
+    def forward(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+        activation, algorithm = ACTIVATIONS[type(self.act_fn).__name__]
+        product = gated(hidden, self.gate_proj.weight, self.up_proj.weight, activation, algorithm)
+        outputs: torch.Tensor = self.down_proj(product)
+        return outputs
+
+    _FUSED[plain] = type(f"Fused{plain.__name__}", (plain,), {"forward": forward})
+    return _FUSED[plain]
 
 
 def _fusable(module: nn.Module) -> bool:
@@ -64,5 +69,5 @@ def _fusable(module: nn.Module) -> bool:
         return False
     rows = torch.linspace(-2, 2, 4 * linears[0].in_features).reshape(4, -1).to(linears[0].weight.dtype)
     with torch.inference_mode():
-        plain, fused = module(rows).float(), _fused(module)(rows).float()
-    return bool(((plain - fused).abs() <= SAME * plain.abs().max()).all())
+        expected, found = module(rows).float(), fused(type(module)).forward(module, rows).float()
+    return bool(((expected - found).abs() <= SAME * expected.abs().max()).all())

@@ -16,6 +16,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <vector>
 
 namespace {
 
@@ -55,12 +57,19 @@ struct Layout {
     uint16_t *value(int head, int64_t at) const { return v + (head * keys + at) * value_dim; }
 };
 
+// Keys that a block of queries reads in one step: `count` with padding, `real` without, the first being key `here`.
+struct Step {
+    const uint16_t *keys, *values;
+    int here, real, count;
+};
+
 struct alignas(64) Scratch {
-    float scores[KEYS][QUERIES];
+    float scores[2][KEYS][QUERIES];  // of this step and the next
     uint16_t shares[KEYS / 2][QUERIES][2];  // of two neighbouring keys side by side
     float sums[MAX_DIM][QUERIES];
     uint16_t queries[MAX_DIM / 2][QUERIES][2];
     float top[QUERIES], total[QUERIES];
+    std::vector<Step> steps;
 };
 
 struct alignas(64) TileConfig {
@@ -193,8 +202,9 @@ void load_queries(Scratch &s, const Problem &p, int dim, int head, int row, int 
 }
 
 // scores[count][32] = keys . queries
-void multiply_keys(Scratch &s, const uint16_t *keys, int dim, int count) {
-    for (int key = 0; key < count; key += WIDE, keys += WIDE * dim) {
+void multiply_keys(const Scratch &s, float (*scores)[QUERIES], const Step &step, int dim) {
+    const uint16_t *keys = step.keys;
+    for (int key = 0; key < step.count; key += WIDE, keys += WIDE * dim) {
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
@@ -209,22 +219,22 @@ void multiply_keys(Scratch &s, const uint16_t *keys, int dim, int count) {
             _tile_dpbf16ps(2, 5, 6);
             _tile_dpbf16ps(3, 5, 7);
         }
-        _tile_stored(0, &s.scores[key][0], QUERIES * 4);
-        _tile_stored(1, &s.scores[key][TILE], QUERIES * 4);
-        _tile_stored(2, &s.scores[key + TILE][0], QUERIES * 4);
-        _tile_stored(3, &s.scores[key + TILE][TILE], QUERIES * 4);
+        _tile_stored(0, &scores[key][0], QUERIES * 4);
+        _tile_stored(1, &scores[key][TILE], QUERIES * 4);
+        _tile_stored(2, &scores[key + TILE][0], QUERIES * 4);
+        _tile_stored(3, &scores[key + TILE][TILE], QUERIES * 4);
     }
 }
 
 // sums[value_dim][32] += values . shares
-void multiply_values(Scratch &s, const uint16_t *values, int value_dim, int count) {
+void multiply_values(Scratch &s, const Step &step, int value_dim) {
     for (int at = 0; at < value_dim; at += WIDE) {
         _tile_loadd(0, &s.sums[at][0], QUERIES * 4);
         _tile_loadd(1, &s.sums[at][TILE], QUERIES * 4);
         _tile_loadd(2, &s.sums[at + TILE][0], QUERIES * 4);
         _tile_loadd(3, &s.sums[at + TILE][TILE], QUERIES * 4);
-        const uint16_t *block = values + at * WIDE;
-        for (int key = 0; key < count; key += WIDE, block += WIDE * value_dim) {
+        const uint16_t *block = step.values + at * WIDE;
+        for (int key = 0; key < step.count; key += WIDE, block += WIDE * value_dim) {
             _tile_loadd(4, block, WIDE * 2);
             _tile_loadd(6, s.shares[key / 2][0], QUERIES * 4);
             _tile_dpbf16ps(0, 4, 6);
@@ -253,20 +263,19 @@ struct Seen {
 };
 
 // One step of the online softmax for 16 queries: scores become shares, 0 for keys that a query does not see.
-// Meanwhile the numbers from `next` on are fetched, which the tile unit will read.
-void softmax(Scratch &s, const Problem &p, int half, const Seen &seen, int count, int value_dim, const uint16_t *next) {
+void softmax(Scratch &s, float (*scores)[QUERIES], const Problem &p, int half, const Seen &seen, int count, int value_dim) {
     const __m512 none = _mm512_set1_ps(-INFINITY);
     __m512 scale = _mm512_set1_ps(p.scale * LOG2E);
     if (p.softcap > 0) {
         for (int key = 0; key < count; ++key) {
-            const __m512 x = _mm512_mul_ps(_mm512_load_ps(&s.scores[key][half]), _mm512_set1_ps(p.scale / p.softcap));
-            _mm512_store_ps(&s.scores[key][half], tanh_vector(x));
+            const __m512 x = _mm512_mul_ps(_mm512_load_ps(&scores[key][half]), _mm512_set1_ps(p.scale / p.softcap));
+            _mm512_store_ps(&scores[key][half], tanh_vector(x));
         }
         scale = _mm512_set1_ps(p.softcap * LOG2E);
     }
     __m512 best = none;
     for (int key = 0; key < count; ++key) {
-        const __m512 x = _mm512_load_ps(&s.scores[key][half]);
+        const __m512 x = _mm512_load_ps(&scores[key][half]);
         best = seen.by_all(key) ? _mm512_max_ps(best, x) : _mm512_mask_max_ps(best, seen.at(key), best, x);
     }
     const __m512 before = _mm512_load_ps(&s.top[half]);
@@ -279,11 +288,9 @@ void softmax(Scratch &s, const Problem &p, int half, const Seen &seen, int count
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
                                                 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     __m512 total = _mm512_setzero_ps(), totals = _mm512_setzero_ps();
-    const auto *lines = reinterpret_cast<const char *>(next);
-    for (int key = 0; key < count; key += 2, lines += 4 * 64) {
-        for (int line = 0; line < 4; ++line) _mm_prefetch(lines + line * 64, _MM_HINT_T0);
-        __m512 x = exp2_vector(_mm512_fmsub_ps(_mm512_load_ps(&s.scores[key][half]), scale, shift));
-        __m512 y = exp2_vector(_mm512_fmsub_ps(_mm512_load_ps(&s.scores[key + 1][half]), scale, shift));
+    for (int key = 0; key < count; key += 2) {
+        __m512 x = exp2_vector(_mm512_fmsub_ps(_mm512_load_ps(&scores[key][half]), scale, shift));
+        __m512 y = exp2_vector(_mm512_fmsub_ps(_mm512_load_ps(&scores[key + 1][half]), scale, shift));
         if (!seen.by_all(key) || !seen.by_all(key + 1)) {
             x = _mm512_maskz_mov_ps(seen.at(key), x);
             y = _mm512_maskz_mov_ps(seen.at(key + 1), y);
@@ -335,15 +342,9 @@ Seen seen_keys(const Problem &p, int first, int here, int real) {
     return seen;
 }
 
-// Queries [row, row + rows) of a head over the spans that their block reads; the first stands at key `first`.
-void attend_rows(Scratch &s, const Problem &p, const Layout &l, int head, int block, int row, int rows, int first) {
-    const int kv_head = head / (p.heads / p.kv_heads);
-    load_queries(s, p, l.dim, head, row, rows);
-    memset(s.sums, 0, sizeof(float) * QUERIES * l.value_dim);
-    for (int i = 0; i < QUERIES; ++i) {
-        s.top[i] = p.sinks ? p.sinks[head] * LOG2E : -INFINITY;
-        s.total[i] = p.sinks ? 1.0f : 0.0f;
-    }
+// The steps in which `rows` queries of a block, the first at key `first`, read what they see.
+void plan_steps(Scratch &s, const Problem &p, const Layout &l, int kv_head, int block, int rows, int first) {
+    s.steps.clear();
     int position = 0;  // of the span's first key among all keys that the block reads
     for (int r = p.block_spans[block]; r < p.block_spans[block + 1]; ++r) {
         const int span = p.read[r], length = p.span_length[span];
@@ -352,15 +353,30 @@ void attend_rows(Scratch &s, const Problem &p, const Layout &l, int head, int bl
             const int before = p.window ? first - p.window + 1 : 0;  // keys before this one are out of every window
             const int behind = p.causal ? first + rows : p.window ? first + rows - 1 + p.window : here + real;
             if (here >= behind || here + real <= before) continue;
-            const int count = padded(std::min(real, behind - here), WIDE);
-            multiply_keys(s, l.key(kv_head, l.offset[span] + start), l.dim, count);
-            const uint16_t *values = l.value(kv_head, l.offset[span] + start);
-            const uint16_t *keys = l.key(kv_head, l.offset[span] + start + KEYS);
-            softmax(s, p, 0, seen_keys(p, first, here, real), count, l.value_dim, values);
-            softmax(s, p, TILE, seen_keys(p, first + TILE, here, real), count, l.value_dim, keys);
-            multiply_values(s, values, l.value_dim, count);
+            const int64_t at = l.offset[span] + start;
+            s.steps.push_back({l.key(kv_head, at), l.value(kv_head, at), here, real, padded(std::min(real, behind - here), WIDE)});
         }
         position += length;
+    }
+}
+
+// Queries [row, row + rows) of a head over the spans that their block reads; the first stands at key `first`.
+void attend_rows(Scratch &s, const Problem &p, const Layout &l, int head, int block, int row, int rows, int first) {
+    plan_steps(s, p, l, head / (p.heads / p.kv_heads), block, rows, first);
+    load_queries(s, p, l.dim, head, row, rows);
+    memset(s.sums, 0, sizeof(float) * QUERIES * l.value_dim);
+    for (int i = 0; i < QUERIES; ++i) {
+        s.top[i] = p.sinks ? p.sinks[head] * LOG2E : -INFINITY;
+        s.total[i] = p.sinks ? 1.0f : 0.0f;
+    }
+    const size_t steps = s.steps.size();
+    if (steps) multiply_keys(s, s.scores[0], s.steps[0], l.dim);
+    for (size_t i = 0; i < steps; ++i) {  // tiles read what vectors wrote only after a while: other products go between
+        const Step &step = s.steps[i];
+        for (int half = 0; half < QUERIES; half += TILE)
+            softmax(s, s.scores[i % 2], p, half, seen_keys(p, first + half, step.here, step.real), step.count, l.value_dim);
+        if (i + 1 < steps) multiply_keys(s, s.scores[(i + 1) % 2], s.steps[i + 1], l.dim);
+        multiply_values(s, step, l.value_dim);
     }
     store_rows(s, p, head, row, rows);
 }
@@ -375,7 +391,7 @@ void run(const Problem &p, const Layout &l) {
 #pragma omp parallel num_threads(p.threads)
     {
         const TileConfig config;
-        auto *scratch = static_cast<Scratch *>(aligned_alloc(64, sizeof(Scratch)));
+        const auto scratch = std::make_unique<Scratch>();
 #pragma omp for schedule(dynamic, 1) collapse(2)
         for (int span = 0; span < p.spans; ++span)
             for (int head = 0; head < p.kv_heads; ++head) {
@@ -387,7 +403,6 @@ void run(const Problem &p, const Layout &l) {
         for (int block = 0; block < p.blocks; ++block)
             for (int head = 0; head < p.heads; ++head) attend_block(*scratch, p, l, head, block);
         _tile_release();
-        free(scratch);
     }
 }
 
