@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Llam
 from reward_service.demo import FOLDER
 
 Messages = list[dict[str, str]]
+SPREAD = 0.7
 TOKENIZER = FOLDER / "models" / "helpful"
 SIZES: dict[str, dict[str, int]] = {
     "25M": {
@@ -34,7 +35,10 @@ SIZES: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`prompts` prompts of `prompt_words` words with `responses` responses each; a word is a token."""
+    """`prompts` prompts of `prompt_words` words with `responses` responses each; a word is a token.
+
+    Responses have `response_words` words on average, and lengths that spread as those of real ones do: lognormal.
+    """
 
     prompts: int
     responses: int
@@ -48,7 +52,9 @@ class Workload:
         for _ in range(self.prompts):
             prompt = " ".join(chance.choices(words, k=self.prompt_words))
             for _ in range(self.responses):
-                response = " ".join(chance.choices(words, k=self.response_words))
+                spread = chance.lognormvariate(-(SPREAD**2) / 2, SPREAD)
+                count = min(3 * self.response_words, max(8, round(self.response_words * spread)))
+                response = " ".join(chance.choices(words, k=count))
                 made.append([{"role": "user", "content": prompt}, {"role": "assistant", "content": response}])
         return made
 
