@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 BATCHED_TOKENS = (2048, 4096, 8192)
 VLLM = {"VLLM_CPU_KVCACHE_SPACE": "4", "VLLM_CPU_OMP_THREADS_BIND": "0-1", "OMP_NUM_THREADS": "2"}
 SLOW = {"padded": {"25M"}, "sorted": {"25M"}}
-"""Sides that are measured on some sizes only."""
+"""Sides that are measured on some sizes only, and with the grouped workload only."""
 
 Measure = Callable[[Sequence[Messages]], dict[str, Any]]
 
@@ -113,10 +113,10 @@ def vllm_command(python: str, folder: Path, batched_tokens: int) -> list[str]:
     return [python, "-m", "benchmarks.vllm_worker", str(folder), str(batched_tokens)]
 
 
-def best_batched_tokens(size: str, folder: Path, vllm: str) -> dict[int, float]:
-    """Seconds of vLLM at each of three batch sizes, on the grouped workload."""
+def seconds_by_batched_tokens(size: str, folder: Path, vllm: str, tried: Sequence[int]) -> dict[int, float]:
+    """Seconds of vLLM at each of some batch sizes, on the grouped workload."""
     found = {}
-    for batched_tokens in BATCHED_TOKENS:
+    for batched_tokens in tried:
         with working(vllm_command(vllm, folder, batched_tokens), VLLM) as worker:
             measure = by_worker(worker)
             rounds = [measure(WORKLOADS[size]["grouped"].conversations(9000 + i))["seconds"] for i in range(3)]
@@ -128,13 +128,14 @@ def taking_part(workload: str, measures: dict[str, Measure]) -> list[str]:
     """Sides that measure a workload: single requests are our own comparison."""
     if workload == "singles":
         return ["service", "service_singles"]
-    return [side for side in measures if side != "service_singles"]
+    left_out = {"service_singles", *(SLOW if workload != "grouped" else ())}
+    return [side for side in measures if side not in left_out]
 
 
-def compared(size: str, folder: Path, vllm: str | None, rounds: int) -> dict[str, Any]:
-    """All workloads of a size."""
-    by_budget = best_batched_tokens(size, folder, vllm) if vllm else {}
-    batched_tokens = min(by_budget, key=by_budget.__getitem__) if by_budget else 0
+def compared(size: str, folder: Path, vllm: str | None, tried: Sequence[int], rounds: int) -> dict[str, Any]:
+    """All workloads of a size; vLLM at the best of the batch sizes to try."""
+    by_budget = seconds_by_batched_tokens(size, folder, vllm, tried) if vllm and len(tried) > 1 else {}
+    batched_tokens = min(by_budget, key=by_budget.__getitem__) if by_budget else tried[0]
     found: dict[str, dict[str, Found]] = {workload: {} for workload in WORKLOADS[size]}
     with sides(size, folder, vllm, batched_tokens) as measures:
         for number in range(rounds + 1):
@@ -149,6 +150,7 @@ def compared(size: str, folder: Path, vllm: str | None, rounds: int) -> dict[str
                         print(f"{size} {workload} {side}: {tokens / answer['seconds']:,.0f} tok/s", file=sys.stderr)
     return {
         "body_parameters": body_parameters(size),
+        "vllm_max_num_batched_tokens": batched_tokens,
         "vllm_seconds_by_max_num_batched_tokens": {str(k): round(v, 2) for k, v in by_budget.items()},
         "workloads": {workload: summary(of_sides) for workload, of_sides in found.items()},
     }
@@ -177,6 +179,7 @@ def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vllm", help="Python of an environment with vLLM (make test-vllm makes one)")
+    parser.add_argument("--batched-tokens", nargs="+", type=int, default=BATCHED_TOKENS, help="tried for vLLM")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "engines.json")
@@ -185,7 +188,7 @@ def main() -> None:
     for size in arguments.sizes:
         with tempfile.TemporaryDirectory() as folder:
             made = build(size, Path(folder))
-            result["sizes"][size] = compared(size, made, arguments.vllm, arguments.rounds)
+            result["sizes"][size] = compared(size, made, arguments.vllm, arguments.batched_tokens, arguments.rounds)
         arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
 

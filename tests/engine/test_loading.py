@@ -93,6 +93,15 @@ async def test_positions_that_are_learnt_bound_the_length(folder: Build) -> None
     assert isinstance(result.error, ConversationTooLong)
 
 
+async def test_dynamic_positions_bound_the_length(folder: Build) -> None:
+    model = folder("bos")
+    config = json.loads((model / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 300}))
+    async with serving(model, max_tokens=100_000) as engine:
+        assert engine.card.max_tokens == 300
+
+
 async def test_an_item_beyond_the_positions_that_a_pad_id_leaves_fails_alone(folder: Build) -> None:
     async with serving(folder("roberta"), max_tokens=100_000) as engine:
         assert engine.card.max_tokens == 514 - PAD - 1

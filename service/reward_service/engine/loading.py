@@ -129,7 +129,13 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
 
 
 def _positions(model: nn.Module, text_config: Any) -> int:
-    """How many positions there are where they are learnt (beyond them the model fails); no bound for rotary ones."""
+    """How many positions there are where they are learnt (beyond them the model fails); no bound for rotary ones.
+
+    Dynamic ones are bounded by their original length: beyond it, Transformers' scores depend on what came before.
+    """
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "dynamic":
+        return int(rope.get("original_max_position_embeddings") or text_config.max_position_embeddings)
     learnt: int | None = getattr(text_config, "max_position_embeddings", None)
     rotary = any(getattr(text_config, name, None) for name in ("rope_parameters", "rope_theta", "rope_scaling"))
     if learnt is None or rotary:
