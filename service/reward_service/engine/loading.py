@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 from reward_service.config import ClassifierConfig
 from reward_service.engine.fingerprint import INDEX, SINGLE, weight_files
 from reward_service.engine.heads import head_in_float32
+from reward_service.engine.positions import bound_of
 from reward_service.errors import NotReady, ServiceError
 
 log = logging.getLogger(__name__)
@@ -133,9 +134,9 @@ def _positions(model: nn.Module, text_config: Any) -> int:
 
     Dynamic ones are bounded by their original length: beyond it, Transformers' scores depend on what came before.
     """
-    rope = getattr(text_config, "rope_parameters", None) or {}
-    if rope.get("rope_type") == "dynamic":
-        return int(rope.get("original_max_position_embeddings") or text_config.max_position_embeddings)
+    dynamic = bound_of(text_config, ("dynamic",))
+    if dynamic is not None:
+        return dynamic
     learnt: int | None = getattr(text_config, "max_position_embeddings", None)
     rotary = any(getattr(text_config, name, None) for name in ("rope_parameters", "rope_theta", "rope_scaling"))
     if learnt is None or rotary:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import transformers
 from numpy.typing import NDArray
 
 from reward_service.config import ClassifierConfig
@@ -17,12 +18,14 @@ from reward_service.engine.intake import Intake
 from reward_service.engine.loading import Loaded, load, resolve_device
 from reward_service.engine.memory import keep_freed_memory
 from reward_service.engine.packed.choosing import packed_forward
-from reward_service.engine.packed.forward import grows_with_length
 from reward_service.engine.padded import padded_forward
 from reward_service.engine.parity.check import check_parity
+from reward_service.engine.positions import bound_of
 from reward_service.engine.rendering import Renderer
 from reward_service.errors import NotReady
 
+NUMERICS = 1
+"""Counts changes of the forwards that could change a score: none that was kept before is returned after one."""
 PROBE = "A short text is enough to see how the model reads one, and how it reads several at once. " * 6
 
 
@@ -46,7 +49,7 @@ def _forward(config: ClassifierConfig, loaded: Loaded, probe: NDArray[np.int32])
         )
         if packed is not None:
             return packed
-    bound = grows_with_length(loaded.model.config.get_text_config())  # type: ignore[operator,union-attr]
+    bound = bound_of(loaded.model.config.get_text_config())  # type: ignore[operator,union-attr]
     return padded_forward(loaded.model, probe, loaded.pad_token_id, batches=bound is None or loaded.max_tokens <= bound)
 
 
@@ -78,7 +81,8 @@ class TorchEngine:
         lane = device.thread.open(
             self._config.name, forward, self._config.max_batch_tokens or default_batch_tokens(card.device)
         )
-        scores = self._devices.scores_of(self._config.name, card.fingerprint.value)
+        kept = f"{card.fingerprint.value} {forward.layout} {NUMERICS} {transformers.__version__}"
+        scores = self._devices.scores_of(self._config.name, kept)
         self._intake = Intake(lane, device, renderer.render, self._devices.rendering, scores)
         self._card = card
         # raw: the logits are computed here, so no activation can stand behind them

@@ -10,7 +10,7 @@ from transformers import logging as transformers_logging
 from reward_service.engine.forward import Layout, run
 from reward_service.engine.packed.choosing import packed_forward
 from reward_service.engine.padded import padded_forward
-from tests.engine.packed.packs import VOCABULARY, alone, items, model
+from tests.engine.packed.packs import VOCABULARY, alone, item, items, model
 
 transformers_logging.set_verbosity_error()
 
@@ -115,6 +115,33 @@ def test_encoders_lie_end_to_end(family: str) -> None:
 def test_others_run_plain_and_say_so(family: str, caplog: pytest.LogCaptureFixture) -> None:
     check(family, PLAIN[family], None)
     assert "not packed" in caplog.text
+
+
+@pytest.mark.parametrize("family", ["qwen2_moe", "phimoe"])
+def test_a_window_that_is_only_in_the_mask_is_not_lost(family: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Longer than every probe, so that no number shows at load what it does."""
+    changes = {"use_sliding_window": True, "sliding_window": 100, "max_window_layers": 3, **EXPERTS}
+    whole = model(family, **changes)
+    assert packed_forward(whole, PROBE, 0, share=True, compiled=False, max_tokens=200) is None
+    assert "does not tell its attention" in caplog.text
+
+
+@pytest.mark.parametrize("family", ["mistral", "starcoder2", "qwen2", "gemma3_text", "exaone4"])
+def test_a_window_longer_than_every_probe_holds(family: str) -> None:
+    changes = {**SHARED[family], "use_sliding_window": True, "sliding_window": 100, "max_window_layers": 1}
+    whole = model(family, **changes)
+    batch = [item(np.random.default_rng(i).integers(3, VOCABULARY, 90 + 20 * i)) for i in range(6)]
+    expected = alone(whole, batch)
+    packed = packed_forward(whole, PROBE, 0, share=True, compiled=False, max_tokens=200)
+    assert packed is not None
+    np.testing.assert_allclose(run(packed, batch), expected, atol=1e-4)
+
+
+def test_code_of_a_models_own_is_not_packed(caplog: pytest.LogCaptureFixture) -> None:
+    whole = model("llama")
+    whole.__class__ = type("OwnForSequenceClassification", (type(whole),), {"__module__": "transformers_modules.own"})
+    assert packed_forward(whole, PROBE, 0, share=True, compiled=False, max_tokens=200) is None
+    assert "code of its own" in caplog.text
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "deepseek_v3", "modernbert"])

@@ -141,6 +141,16 @@ def test_not_a_number_stays_with_the_item_that_has_it(compiled: NativeAttention)
     assert (bad == inside).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_query_that_is_not_a_number_stays_one(compiled: NativeAttention, kind: str) -> None:
+    plan = shared_plan(items())
+    query, key, value = tensors(plan, plan.tokens, 64, 64, torch.bfloat16)
+    query[:, 3] = torch.nan
+    options: dict[str, Any] = {"scale": 0.1, "window": None, "softcap": None, "sinks": None, **KINDS[kind]}
+    found = compiled(query, key, value, plan, plan.blocks, **options)
+    assert torch.isnan(found).flatten(1).any(1).nonzero().flatten().tolist() == [3]
+
+
 def test_the_native_attention_is_taken_for_bfloat16_on_a_cpu_only(compiled: NativeAttention) -> None:
     one = torch.zeros((1, 4, 3, 64))
     assert native_attention(one.bfloat16(), one.bfloat16()) is not None

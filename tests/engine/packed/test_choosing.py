@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from reward_service.engine.forward import Layout, run
-from reward_service.engine.packed import choosing
+from reward_service.engine.packed import choosing, gated
 from reward_service.engine.packed.choosing import packed_forward
 from reward_service.engine.packed.forward import PackedForward
 from tests.engine.packed.packs import VOCABULARY, alone, item, items, model
@@ -100,3 +100,14 @@ def test_forwards_may_be_nested_between_layers() -> None:
     assert len(nested) == 3
     for one in nested:
         np.testing.assert_allclose(one, expected[1], atol=1e-4)
+
+
+def test_where_products_cannot_be_fused_layers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> torch.Tensor:
+        raise RuntimeError("could not create a primitive descriptor")
+
+    monkeypatch.setattr(gated, "gated", unsupported)
+    whole = model("llama", initializer_range=0.1).to(torch.bfloat16)
+    forward = packed(whole)
+    assert not any(type(one).__name__.startswith("Fused") for one in whole.modules())
+    assert np.isfinite(run(forward, items())).all()

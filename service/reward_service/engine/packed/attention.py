@@ -39,6 +39,7 @@ class Run:
     plan: Plan
     pause: Pause
     calls: int = 0
+    windowed: int = 0
     take_keys: bool = False
     taken: tuple[torch.Tensor, torch.Tensor] | None = None
     last: torch.Tensor | None = None
@@ -89,6 +90,7 @@ def attend(
     if run is None:
         raise NotPackable("packed attention is called outside of a packed forward")
     run.calls += 1
+    run.windowed += window is not None
     if run.take_keys:
         run.taken = key, value
         raise KeysTaken

@@ -10,10 +10,10 @@ from torch import nn
 
 from reward_service.engine.forward import run
 from reward_service.engine.heads import OwnHead
-from reward_service.engine.packed.attention import NotPackable
-from reward_service.engine.packed.forward import PackedForward, grows_with_length
+from reward_service.engine.packed.forward import PackedForward
 from reward_service.engine.packed.plan import Plan, encoder_plan, packed_plan, shared_plan
 from reward_service.engine.padded import SAME_PADDED, PaddedForward, same
+from reward_service.engine.positions import bound_of
 from reward_service.engine.rendering import Rendered, pooled_index
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def packed_forward(
 ) -> PackedForward | None:
     """The fastest packed forward whose scores are the model's own; None when there is none. `probe` is a text's ids."""
     name, probes = type(model).__name__, _probes(probe, pad_token_id)
-    bound = grows_with_length(model.config.get_text_config())  # type: ignore[operator,union-attr]
+    bound = bound_of(model.config.get_text_config())  # type: ignore[operator,union-attr]
     if bound is not None and max_tokens > bound:
         log.warning("the positions of %s depend on the longest item beyond %d tokens: it is not packed", name, bound)
         return None
@@ -49,8 +49,8 @@ def packed_forward(
     for planned, only_pooled in _candidates(model, share=share):
         try:
             forward = PackedForward(model, planned, only_pooled=only_pooled)
-        except NotPackable as error:
-            reason = str(error)
+        except Exception as error:  # NotPackable, or the model's own code
+            reason = f"{type(error).__name__}: {error}"
             break
         try:
             if same(run(forward, probes), expected, SAME_PACKED[next(model.parameters()).dtype]):
@@ -74,12 +74,17 @@ def _candidates(model: nn.Module, *, share: bool) -> Iterator[tuple[Planned, boo
 def _compiled(
     forward: PackedForward, model: nn.Module, probes: Sequence[Rendered], expected: NDArray[np.float64]
 ) -> PackedForward:
-    """The forward with compiled layers, where that pays, works and gives the same scores; else as it was."""
+    """The forward with compiled layers, where that pays, works and gives the same scores; else as it was.
+
+    Items alone are among the probes, the first being one token: code for a single row or item is made of its own.
+    """
     if sum(parameter.numel() for layer in forward.layers.modules for parameter in layer.parameters()) < COMPILE_FROM:
         return forward
     try:
         forward.layers.compile()
-        if same(run(forward, probes), expected, SAME_PACKED[next(model.parameters()).dtype]):
+        found = np.concatenate([run(forward, probes), *(run(forward, [one]) for one in probes[:2])])
+        wanted = np.concatenate([expected, expected[:2]])
+        if same(found, wanted, SAME_PACKED[next(model.parameters()).dtype]):
             return forward
         reason = "their scores differ"
     except Exception as error:  # no compiler, or code that it does not take

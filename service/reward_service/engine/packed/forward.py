@@ -17,9 +17,6 @@ from reward_service.engine.packed.layers import Layers
 from reward_service.engine.packed.plan import Plan, shared_plan
 from reward_service.engine.rendering import Rendered
 
-GROWING_ROPE = ("dynamic", "longrope")
-"""Rotary embeddings that change for every token with the length of the longest sequence."""
-
 
 class PackedForward:
     """Items end to end, in the order of a plan.
@@ -34,6 +31,7 @@ class PackedForward:
         self._device = next(model.parameters()).device
         self._padding = padding_position(self._body)
         self._types = any(name.endswith("token_type_embeddings") for name, _ in self._body.named_modules())
+        self._windowed = windowed_layers(model.config.get_text_config())  # type: ignore[operator,union-attr]
         self._attention = model.config._attn_implementation  # type: ignore[union-attr]
         model.set_attn_implementation(NAME)  # type: ignore[operator]
         model.config.use_cache = False  # type: ignore[union-attr]
@@ -53,10 +51,13 @@ class PackedForward:
 
     def compute(self, prepared: Plan, pause: Pause) -> NDArray[np.float64]:
         """(items, labels)."""
+        self.layers.allow_recompilations()
         with torch.inference_mode(), running(prepared, pause) as run:
             last_hidden_state = self._run_body(prepared)
             if run.calls < len(self.layers.modules) + self.layers.only_pooled or run.last is None:
                 raise NotPackable(f"not every layer of {type(self._model).__name__} calls its attention")
+            if run.windowed < self._windowed:
+                raise NotPackable(f"{type(self._model).__name__} does not tell its attention what tokens see")
             score = getattr(self._model, "score", None)
             if isinstance(score, nn.Linear):
                 outputs = score(self._at_pooled(last_hidden_state, prepared))
@@ -93,18 +94,21 @@ def _packable_body(model: nn.Module) -> nn.Module:
         raise NotPackable(f"{name} has no body by Transformers' naming")
     if not getattr(model, "_supports_attention_backend", False):
         raise NotPackable(f"the attention of {name} cannot be replaced")
+    if not type(model).__module__.startswith("transformers."):
+        raise NotPackable(f"{name} is code of its own, whose attention may see what packs do not know")
     if "position_ids" not in inspect.signature(body.forward).parameters:
         raise NotPackable(f"{type(body).__name__} takes no positions")
     return body
 
 
-def grows_with_length(config: Any) -> int | None:
-    """The longest conversation, in tokens, whose rotary embedding does not depend on its neighbours; None for any."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") not in GROWING_ROPE:
-        return None
-    original: int = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    return original
+def windowed_layers(config: Any) -> int:
+    """At least so many layers limit what a token sees; raises NotPackable for limits that a pack does not know."""
+    kinds = list(getattr(config, "layer_types", None) or [])
+    if "chunked_attention" in kinds or getattr(config, "attention_chunk_size", None):
+        raise NotPackable("it attends within chunks")
+    if kinds:
+        return kinds.count("sliding_attention")
+    return int(bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True))
 
 
 def padding_position(body: nn.Module) -> int | None:

@@ -33,8 +33,12 @@ class Layers:
 
     def compile(self) -> None:
         """From now on layers run compiled: once for each kind of layer, for all lengths."""
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILATIONS)
         self._calls = [torch.compile(call, dynamic=True) for call in self._original]
+
+    def allow_recompilations(self) -> None:
+        """Lifts torch's limit for the calling thread: settings of its compiler hold for one thread only."""
+        if torch._dynamo.config.recompile_limit < RECOMPILATIONS:
+            torch._dynamo.config.recompile_limit = RECOMPILATIONS
 
     def uncompile(self) -> None:
         """From now on layers run as they are."""

@@ -31,7 +31,7 @@ def load() -> ctypes.CDLL | None:
         return None
     try:
         library = ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         log.warning("the native attention cannot be compiled, torch's is used: %s", _reason(error))
         return None
     return library if library.rs_allow_tiles() == 0 else None

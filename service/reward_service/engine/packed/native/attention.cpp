@@ -111,7 +111,7 @@ inline __m512 exp2_vector(__m512 x) {
 }
 
 inline __m512 tanh_vector(__m512 x) {
-    const __m512 magnitude = _mm512_min_ps(_mm512_abs_ps(x), _mm512_set1_ps(20.0f));
+    const __m512 magnitude = _mm512_min_ps(_mm512_set1_ps(20.0f), _mm512_abs_ps(x));  // the second where one is not a number
     const __m512 e = exp2_vector(_mm512_mul_ps(magnitude, _mm512_set1_ps(-2.0f * LOG2E)));
     const __m512 one = _mm512_set1_ps(1.0f);
     const __m512 t = _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e));
