@@ -1,9 +1,12 @@
 """What is compiled or fused gives the scores of what is not; what cannot be is left, and said."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._inductor.codecache import CppCodeCache
 
 from reward_service.engine.forward import Layout, run
 from reward_service.engine.packed import choosing, gated
@@ -38,6 +41,26 @@ def test_compiled_layers_give_the_same_for_every_length(caplog: pytest.LogCaptur
     for batch, scores in zip((items(), items(1), [item([5]), item([6, 7])]), expected, strict=True):
         np.testing.assert_allclose(run(forward, batch), scores, atol=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= before + 1
+
+
+@pytest.mark.usefixtures("compiling")
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")
+def test_a_half_written_library_of_an_earlier_compilation_is_compiled_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    whole, batch = model("llama"), items()
+    expected = alone(whole, batch)
+    packed(whole, compiled=True)
+    for library in tmp_path.rglob("*.main.so"):
+        library.unlink()  # the loaded one stays as it is
+        library.write_bytes(b"")
+    torch._dynamo.reset()
+    CppCodeCache.cache_clear()
+    forward = packed(model("llama"), compiled=True)
+    assert "without compilation" not in caplog.text
+    np.testing.assert_allclose(run(forward, batch), expected, atol=1e-4)
+    assert all(library.stat().st_size for library in tmp_path.rglob("*.main.so"))
 
 
 @pytest.mark.usefixtures("compiling")

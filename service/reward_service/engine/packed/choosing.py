@@ -1,12 +1,15 @@
 """Which packed forward a model takes, decided by its numbers: each must give what the model gives for an item alone."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from reward_service.engine.forward import run
 from reward_service.engine.heads import OwnHead
@@ -24,6 +27,8 @@ COMPILE_FROM = 10_000_000
 """Parameters of a body from which on compiled layers save more than a call of one costs."""
 PREFIXES = (0, 24, 60)
 SUFFIXES = (1, 2, 9, 31)
+MOST_BROKEN = 8
+"""Compiled libraries on disk that may turn out broken before compilation is given up."""
 
 Planned = Callable[[Sequence[Rendered]], Plan]
 
@@ -80,18 +85,32 @@ def _compiled(
     """
     if sum(parameter.numel() for layer in forward.layers.modules for parameter in layer.parameters()) < COMPILE_FROM:
         return forward
-    try:
-        forward.layers.compile()
-        found = np.concatenate([run(forward, probes), *(run(forward, [one]) for one in probes[:2])])
-        wanted = np.concatenate([expected, expected[:2]])
-        if same(found, wanted, SAME_PACKED[next(model.parameters()).dtype]):
+    reason = "their scores differ"
+    for _ in range(MOST_BROKEN):
+        try:
+            forward.layers.compile()
+            found = np.concatenate([run(forward, probes), *(run(forward, [one]) for one in probes[:2])])
+        except Exception as error:  # no compiler, or code that it does not take
+            forward.layers.uncompile()
+            if forget_broken(error):
+                continue
+            reason = " ".join([type(error).__name__, *str(error).split("Set TORCHDYNAMO_VERBOSE")[0].split()])
+            break
+        if same(found, np.concatenate([expected, expected[:2]]), SAME_PACKED[next(model.parameters()).dtype]):
             return forward
-        reason = "their scores differ"
-    except Exception as error:  # no compiler, or code that it does not take
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        break
     log.warning("the layers of %s run without compilation: %s", type(model).__name__, reason)
     forward.layers.uncompile()
     return forward
+
+
+def forget_broken(error: Exception) -> bool:
+    """Removes the compiled library that could not be loaded, left half-written by a process that was killed."""
+    named = re.search(r"ImportError: (/.+\.so): ", str(error))
+    if named is None or not Path(named[1]).is_relative_to(cache_dir()):
+        return False
+    Path(named[1]).unlink(missing_ok=True)
+    return True
 
 
 def _probes(probe: NDArray[np.int32], pad_token_id: int | None) -> list[Rendered]:
