@@ -1,10 +1,12 @@
-"""Model folders, each built once per run."""
+"""Model folders, each built once per run, and devices that tell what they do."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from reward_service.engine.devices import Devices
+from tests.engine.fakes import Seen
 from tests.engine.models import build
 
 Build = Callable[..., Path]
@@ -20,3 +22,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Build:
         return path if path.is_dir() else build(family, path, labels=labels)
 
     return make
+
+
+@pytest.fixture
+def seen() -> Seen:
+    """What the devices report."""
+    return Seen()
+
+
+@pytest.fixture
+async def devices(seen: Seen) -> AsyncIterator[Devices]:
+    """Devices with room for 100,000 tokens."""
+    made = Devices(max_queued_tokens=100_000, observer=seen)
+    yield made
+    await made.close()

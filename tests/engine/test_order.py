@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -15,18 +14,6 @@ from reward_service.engine.picking import OLDEST_EVERY
 from reward_service.engine.rendering import Rendered
 from reward_service.engine.waiting import Work
 from tests.engine.fakes import FakeModel, Seen, busy, opened, queued, reached, score, text, until
-
-
-@pytest.fixture
-def seen() -> Seen:
-    return Seen()
-
-
-@pytest.fixture
-async def devices(seen: Seen) -> AsyncIterator[Devices]:
-    made = Devices(max_queued_tokens=100_000, observer=seen)
-    yield made
-    await made.close()
 
 
 async def test_a_batch_respects_the_padded_token_limit(devices: Devices, seen: Seen) -> None:

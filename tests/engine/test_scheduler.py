@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,6 @@ from reward_service.engine.lanes import FAILING_BATCHES
 from reward_service.engine.rendering import Rendered
 from reward_service.errors import DeadlineExceeded, EngineFailed, NotFinite, NotReady, RenderingFailed
 from tests.engine.fakes import BAD, NAN, FakeModel, Seen, busy, opened, queued, score, text, value
-
-
-@pytest.fixture
-def seen() -> Seen:
-    return Seen()
-
-
-@pytest.fixture
-async def devices(seen: Seen) -> AsyncIterator[Devices]:
-    made = Devices(max_queued_tokens=100_000, observer=seen)
-    yield made
-    await made.close()
 
 
 async def test_512_concurrent_items_are_answered_in_few_batches(devices: Devices, seen: Seen) -> None:

@@ -10,10 +10,10 @@ import httpx
 from reward_service.config import ClassifierConfig
 from reward_service.engine.devices import Devices
 from reward_service.engine.engine import EngineCard, Item
+from reward_service.engine.front import Front
 from reward_service.engine.hosted.description import Description, Packing, describe
 from reward_service.engine.hosted.dispatch import Dispatcher
 from reward_service.engine.hosted.fleet import MOST_CALLS, Fleet
-from reward_service.engine.hosted.front import Front
 from reward_service.engine.hosted.link import Link
 from reward_service.engine.hosted.observed import observed_fingerprint
 from reward_service.engine.hosted.protocol import HostedProtocol, Outgoing

@@ -1,7 +1,6 @@
 """Scores of a sequence-classification model, computed here with torch."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +10,12 @@ from numpy.typing import NDArray
 
 from reward_service.config import ClassifierConfig
 from reward_service.engine.devices import Devices
-from reward_service.engine.engine import EngineCard, Estimate, Item, ItemError, Priority
+from reward_service.engine.engine import EngineCard
 from reward_service.engine.fingerprint import fingerprint
 from reward_service.engine.forward import Forward
-from reward_service.engine.intake import Intake
+from reward_service.engine.front import Front
+from reward_service.engine.intake import LaneQueue
+from reward_service.engine.lanes import Lane
 from reward_service.engine.loading import Loaded, load, resolve_device
 from reward_service.engine.memory import keep_freed_memory
 from reward_service.engine.packed.choosing import packed_forward
@@ -53,73 +54,36 @@ def _forward(config: ClassifierConfig, loaded: Loaded, probe: NDArray[np.int32])
     return padded_forward(loaded.model, probe, loaded.pad_token_id, batches=bound is None or loaded.max_tokens <= bound)
 
 
-class TorchEngine:
+class TorchEngine(Front):
     """One model on one device; several engines share a device through `devices`."""
 
     def __init__(self, config: ClassifierConfig, devices: Devices) -> None:
-        self._config = config
-        self._devices = devices
-        self._card: EngineCard | None = None
-        self._intake: Intake | None = None
-
-    @property
-    def card(self) -> EngineCard:
-        """What the engine is; raises NotReady before `start` has returned."""
-        if self._card is None:
-            raise self._not_ready()
-        return self._card
+        super().__init__(config, devices)
+        self._lane: Lane | None = None
 
     @property
     def failure(self) -> str | None:
         """Why it cannot score now; None when it can."""
-        return self._intake.lane.failure if self._intake is not None else self._not_ready().detail
+        if self._entrance is None or self._lane is None:
+            return self._not_ready().detail
+        return self._lane.failure
 
     async def start(self) -> None:
         """Loads the model and runs it once; raises NotReady with the reason when that fails."""
         card, renderer, forward, folder = await asyncio.to_thread(self._load)
         device = self._devices.get(card.device)
-        lane = device.thread.open(
-            self._config.name, forward, self._config.max_batch_tokens or default_batch_tokens(card.device)
-        )
-        kept = f"{card.fingerprint.value} {forward.layout} {NUMERICS} {transformers.__version__}"
-        scores = self._devices.scores_of(self._config.name, kept)
-        self._intake = Intake(lane, device, renderer.render, self._devices.rendering, scores)
-        self._card = card
+        most = self._config.max_batch_tokens or default_batch_tokens(card.device)
+        self._lane = device.thread.open(self._config.name, forward, most)
+        numerics = f" {forward.layout} {NUMERICS} {transformers.__version__}"
+        self._open(card, LaneQueue(self._lane, device), renderer.render, numerics=numerics)
         # raw: the logits are computed here, so no activation can stand behind them
         parity = await check_parity(self, self._config, folder, render=renderer.render, raw=True)
         self._card = replace(card, parity=parity)
 
-    async def score(
-        self,
-        items: Sequence[Item],
-        *,
-        priority: Priority,
-        deadline: float,
-        admitted: bool = False,
-        use_cache: bool = True,
-    ) -> list[Estimate | ItemError]:
-        """One result per item, in order."""
-        if self._intake is None:
-            raise self._not_ready()
-        fixed = {index: result for index, item in enumerate(items) if (result := self._unfinished(item)) is not None}
-        rest = [item for index, item in enumerate(items) if index not in fixed]
-        scored = iter(
-            await self._intake.score(rest, priority=priority, deadline=deadline, admitted=admitted, use_cache=use_cache)
-        )
-        return [fixed[index] if index in fixed else next(scored) for index in range(len(items))]
-
     async def close(self) -> None:
         """Finishes what was accepted, then lets the model go."""
-        if self._intake is not None:
-            await self._intake.close()
-        self._intake = None
-
-    def _unfinished(self, item: Item) -> Estimate | None:
-        """The score that the configuration gives a response cut at the length limit, if it gives one."""
-        value = self._config.on_unfinished
-        if isinstance(value, str) or item.finish_reason != "length":
-            return None
-        return Estimate(np.full(len(self.card.labels), float(value)), tokens=0, tokens_computed=0)
+        await self._shut()
+        self._lane = None
 
     def _load(self) -> tuple[EngineCard, Renderer, Forward, Path]:
         config = self._config
@@ -140,6 +104,3 @@ class TorchEngine:
             parameters=loaded.parameters,
         )
         return card, renderer, forward, loaded.folder
-
-    def _not_ready(self) -> NotReady:
-        return NotReady(f"model {self._config.name!r} is not loaded")

@@ -17,8 +17,8 @@ from reward_service.engine.admission import Account
 from reward_service.engine.devices import Devices
 from reward_service.engine.engine import EngineCard, Estimate, ItemError, Priority
 from reward_service.engine.fingerprint import fingerprint
+from reward_service.engine.front import Front
 from reward_service.engine.hosted.description import Description, describe, pooled_prefix
-from reward_service.engine.hosted.front import Front
 from reward_service.engine.intake import Result
 from reward_service.engine.loading import HUB_FILES
 from reward_service.engine.parity.check import check_parity

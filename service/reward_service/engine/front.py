@@ -1,4 +1,4 @@
-"""What the engines that batch by themselves have in common: admission and rendering stand before them, no scheduler."""
+"""What engines of models have in common: admission and rendering before a queue, and scores that no model gives."""
 
 from collections.abc import Sequence
 
@@ -48,9 +48,9 @@ class Front:
         )
         return [fixed[index] if index in fixed else next(scored) for index in range(len(items))]
 
-    def _open(self, card: EngineCard, queue: Queue, render: Render) -> None:
-        """Lets requests in."""
-        scores = self._devices.scores_of(self._config.name, card.fingerprint.value)
+    def _open(self, card: EngineCard, queue: Queue, render: Render, *, numerics: str = "") -> None:
+        """Lets requests in; kept scores are those of the card's fingerprint and of what else decides the numbers."""
+        scores = self._devices.scores_of(self._config.name, card.fingerprint.value + numerics)
         self._card = card
         self._entrance = Entrance(queue, render, self._devices.rendering, scores)
 
