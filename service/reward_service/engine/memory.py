@@ -2,10 +2,21 @@
 
 import ctypes
 import functools
+import os
 import sys
 
-ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD, TOP_PAD = -8, -3, -1, -2
+ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1
 LARGEST_THRESHOLD = 32 << 20
+LARGEST_FREE = 128 << 20
+KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "LRU_CACHE_CAPACITY": "16"}
+"""Kernels that oneDNN keeps, by shape. Packs rarely have the same length twice: the 1,024 of the default take 1.5 GB and
+are not used again."""
+
+
+def keep_few_kernels() -> None:
+    """Bounds the memory of oneDNN's kernels, unless the environment does; counts when set before the first product."""
+    for name, capacity in KERNEL_CACHES.items():
+        os.environ.setdefault(name, capacity)
 
 
 @functools.cache
@@ -21,6 +32,6 @@ def keep_freed_memory() -> bool:
         return False
     if mallopt is None:
         return False
-    options = ((ARENA_MAX, 1), (MMAP_THRESHOLD, LARGEST_THRESHOLD), (TRIM_THRESHOLD, 1 << 30), (TOP_PAD, 64 << 20))
+    options = ((ARENA_MAX, 1), (MMAP_THRESHOLD, LARGEST_THRESHOLD), (TRIM_THRESHOLD, LARGEST_FREE))
     accepted = [mallopt(option, value) == 1 for option, value in options]
     return all(accepted)

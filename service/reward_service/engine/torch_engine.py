@@ -17,7 +17,7 @@ from reward_service.engine.front import Front
 from reward_service.engine.intake import LaneQueue
 from reward_service.engine.lanes import Lane
 from reward_service.engine.loading import Loaded, load, resolve_device
-from reward_service.engine.memory import keep_freed_memory
+from reward_service.engine.memory import keep_few_kernels, keep_freed_memory
 from reward_service.engine.packed.choosing import packed_forward
 from reward_service.engine.padded import padded_forward
 from reward_service.engine.parity.check import check_parity
@@ -38,6 +38,7 @@ def default_batch_tokens(device: str) -> int:
 def _forward(config: ClassifierConfig, loaded: Loaded, probe: NDArray[np.int32]) -> Forward:
     """The fastest forward that gives the model's own scores."""
     if next(loaded.model.parameters()).device.type == "cpu":
+        keep_few_kernels()
         keep_freed_memory()
     if config.packing != "off":
         packed = packed_forward(
