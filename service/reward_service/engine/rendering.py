@@ -1,5 +1,6 @@
 """Conversation to token ids, exactly as the model was trained: template, BOS, truncation, reasoning, cut responses."""
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_service.config import ClassifierConfig
+from reward_service.engine.beginnings import cuts_of
 from reward_service.engine.engine import Item, Message
 from reward_service.errors import ConversationTooLong, RenderingFailed, ServiceError, UnfinishedResponse
 
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 Key = tuple[bytes, int]
 MARK = "<<END-OF-RESPONSE>> "
+KEPT_BEGINNINGS = 256
 
 
 class Encoding(Protocol):
@@ -94,7 +97,10 @@ class Renderer:
         self._config = config
         self._max_tokens = max_tokens
         self._pad_token_id = pad_token_id
-        self._end_of_turn = self._probe_end_of_turn()
+        rendered = self._probe()
+        self._end_of_turn = None if rendered is None else re.sub(r"^ ", "", rendered.rpartition(MARK.strip())[2])
+        self._cuts = cuts_of(tokenizer, rendered or "")
+        self._tokens_of_beginning = functools.lru_cache(KEPT_BEGINNINGS)(self._tokens_of)
 
     def render(self, item: Item) -> Rendered:
         """The item's tokens; raises RenderingFailed, ConversationTooLong or UnfinishedResponse."""
@@ -121,9 +127,17 @@ class Renderer:
         messages = self._prepare(item.messages)
         text = (self._up_to_mark if unfinished else self._apply)(messages, item.tools)
         tail = "" if unfinished else self._end_of_turn
-        # Templates write the BOS themselves, so the tokenizer adds none, as in apply_chat_template(tokenize=True).
-        encoding = self._tokenizer(text, add_special_tokens=False, verbose=False)
-        return list(encoding["input_ids"]), self._count_response(encoding, text, messages[-1], tail)
+        beginning, rest = self._cuts.split(text, len(text) - len(messages[-1].get("content") or "") - len(tail or ""))
+        encoding = self._tokenized(rest)
+        ids = [*(self._tokens_of_beginning(beginning) if beginning else ()), *encoding["input_ids"]]
+        return ids, self._count_response(encoding, rest, messages[-1], tail)
+
+    def _tokenized(self, text: str) -> Encoding:
+        """Templates write the BOS themselves, so the tokenizer adds none, as in apply_chat_template(tokenize=True)."""
+        return self._tokenizer(text, add_special_tokens=False, verbose=False)
+
+    def _tokens_of(self, beginning: str) -> list[int]:
+        return self._tokenized(beginning)["input_ids"]
 
     def encode_text(self, text: str) -> list[int]:
         """The tokens of a text that is rendered already; a BOS or CLS that it starts with is not added again."""
@@ -156,13 +170,13 @@ class Renderer:
             raise RenderingFailed("the chat template leaves out the content of the last message")
         return head if tail.startswith(" ") else head.rstrip()  # no blank behind the mark: the template trims
 
-    def _probe_end_of_turn(self) -> str | None:
+    def _probe(self) -> str | None:
+        """A short conversation as the template writes it; None without a template, or one with demands of its own."""
         try:
             messages = [{"role": "user", "content": "u"}, {"role": "assistant", "content": MARK}]
-            rendered = self._apply(messages, None)
-        except Exception:  # no template, or one with demands of its own: only the length of the response is unknown
+            return self._apply(messages, None)
+        except Exception:
             return None
-        return re.sub(r"^ ", "", rendered.rpartition(MARK.strip())[2])
 
     def _count_response(self, encoding: Encoding, text: str, message: Message, tail: str | None) -> int | None:
         written = message.get("content") or ""
