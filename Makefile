@@ -8,7 +8,7 @@ VLLM_INSTALLED := $(VLLM)/.installed
 CONFIG ?= reward-service.toml
 ARGS ?=
 
-.PHONY: demo serve test test-vllm check format bench openapi clean
+.PHONY: demo serve test test-endurance test-vllm check format bench openapi redis install-redis clean
 
 demo: $(INSTALLED)  ## score the bundled conversations with the bundled models, then serve (ARGS=--once: end)
 	$(BIN)/reward-service demo $(ARGS)
@@ -16,12 +16,15 @@ demo: $(INSTALLED)  ## score the bundled conversations with the bundled models, 
 serve: $(INSTALLED)  ## run the service: make serve CONFIG=my.toml
 	$(BIN)/reward-service serve --config $(CONFIG) $(ARGS)
 
-test: $(INSTALLED)  ## format, lint, types, tests with coverage
+test: $(INSTALLED) redis  ## format, lint, types, tests with coverage
 	$(MAKE) check
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 test-vllm: $(VLLM_INSTALLED)  ## the same models in a real vLLM on the CPU, which needs an environment of its own
 	$(VLLM)/bin/python -m pytest tests/vllm --timeout 900 $(ARGS)
+
+test-endurance: $(INSTALLED) redis  ## the full-size tests: long loads, many outages, large files
+	REWARD_SERVICE_ENDURANCE=1 $(BIN)/python -m pytest tests/endurance --timeout 3600 $(ARGS)
 
 check: $(INSTALLED)  ## what needs no test run: format, lint, types
 	$(BIN)/ruff format --check .
@@ -37,6 +40,19 @@ openapi: $(INSTALLED)  ## write openapi.yaml anew
 
 bench: $(INSTALLED)  ## measure; prints JSON
 	$(BIN)/python -m benchmarks.engines $(ARGS)
+
+# Debian's package also starts a service on port 6379, which the tests do not use: RUNLEVEL=1 asks it not to.
+redis:  ## a Redis server for the tests, which start their own on free ports
+	@command -v redis-server >/dev/null || $(MAKE) --no-print-directory install-redis
+
+install-redis:
+	@command -v apt-get >/dev/null || { echo "the tests need redis-server; install it with your package manager" >&2; exit 1; }
+	@as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	if [ -n "$$as_root" ] && ! command -v sudo >/dev/null; then \
+		echo "the tests need redis-server; as root: apt-get install redis-server" >&2; exit 1; fi; \
+	install="$$as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install --yes --quiet --no-install-recommends redis-server"; \
+	$$install || { $$as_root apt-get update --quiet && $$install; } \
+		|| { echo "the tests need redis-server, and apt-get could not install it" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -14,6 +14,7 @@ from reward_service import errors
 from reward_service.api.app import routed_app
 from reward_service.cli.main import app as command_line
 from reward_service.config import parse_config, schema
+from reward_service.config.section import Section
 from reward_service.rewards.aggregation import AGGREGATIONS
 from reward_service.rewards.transforms import TRANSFORMS
 from reward_service.schemas import ScoreRequest
@@ -32,8 +33,8 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 def sections() -> list[type[BaseModel]]:
-    every = [one for one in vars(schema).values() if isinstance(one, type) and issubclass(one, schema.Section)]
-    return [one for one in every if one not in (schema.Section, schema.Config, schema.ResponseBaseline)]
+    every = [one for one in vars(schema).values() if isinstance(one, type) and issubclass(one, Section)]
+    return [one for one in every if one not in (Section, schema.Config, schema.ResponseBaseline)]
 
 
 @pytest.mark.parametrize("section", sections(), ids=lambda one: one.__name__)

@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).parents[1] / "service" / "reward_service"
 LAYERS = [
     {"cli"},
     {"api"},
-    {"training"},
+    {"jobs", "training"},
     {"service", "demo"},
-    {"scoring"},
+    {"scoring", "reloading"},
     {"objectives"},
     {"catalog", "baselines"},
     {"engine"},
@@ -33,9 +33,13 @@ HEAVY = {
     "starlette": {"api"},
     "uvicorn": {"cli"},
     "typer": {"cli"},
+    "pyarrow": {"jobs"},
+    "fsspec": {"jobs"},
     "rich": {"cli"},
     "prometheus_client": {"telemetry"},
-    "sqlite3": {"stores"},
+    "opentelemetry": {"telemetry"},
+    "sqlite3": {"stores", "jobs"},
+    "redis": {"stores"},
 }
 
 
