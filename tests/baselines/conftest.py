@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from reward_service.stores import MemoryStore, SqliteStore, Store
+from reward_service.stores import MemoryStore, SqliteStore, Store, open_store
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    store: Store = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "store.db")
+    store: Store
+    if request.param == "memory":
+        store = MemoryStore()
+    elif request.param == "sqlite":
+        store = SqliteStore(tmp_path / "store.db")
+    else:
+        store = open_store(request.getfixturevalue("redis_server").url)
     yield store
     await store.close()

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from reward_service.baselines import Baselines, CannedKey
 from reward_service.errors import (
@@ -14,44 +13,9 @@ from reward_service.errors import (
     EngineFailed,
     NotFinite,
     Overloaded,
-    ServiceError,
-    StoreUnavailable,
 )
 from reward_service.stores import MemoryStore, Store
-
-Answer = NDArray[np.float64] | ServiceError
-KEYS = [CannedKey("sha256:" + "a" * 64, "I can't help with that.", f"{i:064}") for i in range(8)]
-
-
-class FakeEngine:
-    """Scores keys when the gate opens; fails first with the failures given."""
-
-    def __init__(self, *failures: Exception) -> None:
-        self.calls: list[list[CannedKey]] = []
-        self.gate = asyncio.Event()
-        self.failures = list(failures)
-        self.cancelled = 0
-
-    async def __call__(self, keys: list[CannedKey]) -> Sequence[Answer]:
-        self.calls.append(keys)
-        try:
-            await self.gate.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.failures:
-            raise self.failures.pop(0)
-        return [np.array([float(key.prompt)]) for key in keys]
-
-
-def numbers(results: dict[CannedKey, Answer]) -> list[float]:
-    return [float(outputs[0]) for outputs in results.values() if not isinstance(outputs, ServiceError)]
-
-
-async def settle() -> None:
-    """Let everything run that can run now."""
-    for _ in range(20):
-        await asyncio.sleep(0)
+from tests.baselines.canned_engine import KEYS, Answer, FakeEngine, numbers, settle
 
 
 async def test_200_requests_that_miss_at_once_are_one_computation(store: Store) -> None:
@@ -162,13 +126,33 @@ async def test_a_computation_cancelled_from_inside_is_an_error_not_a_hang() -> N
         await Baselines(MemoryStore()).canned(KEYS[:1], compute)
 
 
-async def test_a_store_that_cannot_keep_the_outputs_is_an_error() -> None:
-    store = MemoryStore()
-    engine = FakeEngine()
+async def test_a_store_that_fails_costs_the_sharing_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    store, engine = MemoryStore(), FakeEngine()
     engine.gate.set()
     await store.close()
-    with pytest.raises(StoreUnavailable):
-        await Baselines(store).canned(KEYS[:1], engine)
+    baselines = Baselines(store)
+    for key in (0, 1, 0):
+        assert numbers(await baselines.canned([KEYS[key]], engine)) == [key]
+    assert engine.calls == [[KEYS[0]], [KEYS[1]]]
+    assert caplog.text.count("scored without the store, by each replica for itself: the memory store is closed") == 1
+
+
+async def test_a_damaged_output_is_scored_anew_and_mended(store: Store) -> None:
+    engine = FakeEngine()
+    engine.gate.set()
+    await store.put_many({KEYS[3].store_key: b"damaged and long enough"})
+    assert numbers(await Baselines(store).canned([KEYS[3]], engine)) == [3.0]
+    assert (await Baselines(store).look_up(canned=[KEYS[3]])).canned[KEYS[3]].tolist() == [3.0]
+
+
+async def test_outputs_may_expire_in_the_store() -> None:
+    now, engine = 0.0, FakeEngine()
+    engine.gate.set()
+    store = MemoryStore(clock=lambda: now)
+    await Baselines(store, canned_ttl_s=60).canned(KEYS[:1], engine)
+    await Baselines(store).canned(KEYS[1:2], engine)
+    now = 61.0
+    assert list((await Baselines(store).look_up(canned=KEYS)).canned) == [KEYS[1]]
 
 
 async def test_no_keys_compute_nothing() -> None:

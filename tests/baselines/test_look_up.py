@@ -81,6 +81,7 @@ async def test_canned_outputs_need_no_state() -> None:
         return [np.array([1.5])]
 
     await baselines.canned([asked], compute)
+    store.reads.clear()
     assert (await baselines.look_up(canned=[asked])).canned[asked].tolist() == [1.5]
     assert store.reads == []
     assert (await Baselines(store).look_up(canned=[asked])).canned[asked].tolist() == [1.5]
@@ -157,10 +158,10 @@ async def test_a_cache_too_small_for_anything_only_costs_time() -> None:
 def test_the_cache_lets_go_of_what_was_used_longest_ago() -> None:
     cache = Cache(max_bytes=2 * (OVERHEAD + 8))
     for name in "ab":
-        cache.put(name, Cached(np.zeros(1), 0))
+        cache.put(name, Cached(np.zeros(1), None))
     assert cache.get("a") is not None
-    cache.put("c", Cached(None, 0))
+    cache.put("c", Cached(None, None))
     assert [cache.get(name) is not None for name in "abc"] == [True, False, True]
     for revision in range(100):
-        cache.put("c", Cached(None, revision))
+        cache.put("c", Cached(None, (revision, "")))
     assert len(cache) == 2

@@ -1,36 +1,32 @@
-"""Each store that the contract runs over, with a clock that tests set."""
+"""Each store that the contract runs over, with a clock that tests move."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from reward_service.stores import MemoryStore, SqliteStore, Store
+from reward_service.stores import MemoryStore, SqliteStore, Store, open_store
+from tests.redis_server import RedisServer
+from tests.stores.clocks import Clock, RedisClock, SetClock
 
 
-class Clock:
-    """A time that only moves when told."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-STORES: dict[str, Callable[[Path, Callable[[], float]], Store]] = {
-    "memory": lambda _folder, clock: MemoryStore(clock=clock),
-    "sqlite": lambda folder, clock: SqliteStore(folder / "a" / "b" / "store.db", clock=clock),
-}
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, Clock]:
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        return open_store(server.url), RedisClock(server)
+    clock = SetClock()
+    if request.param == "memory":
+        return MemoryStore(clock=clock), clock
+    return SqliteStore(tmp_path / "a" / "b" / "store.db", clock=clock), clock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+async def store(opened: tuple[Store, Clock]) -> AsyncIterator[Store]:
+    yield opened[0]
+    await opened[0].close()
 
 
-@pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
-    store = STORES[request.param](tmp_path, clock)
-    yield store
-    await store.close()
+@pytest.fixture
+def clock(opened: tuple[Store, Clock]) -> Clock:
+    return opened[1]

@@ -2,12 +2,12 @@
 
 import asyncio
 import re
-from typing import Any
 
 import pytest
 
 from reward_service.errors import StoreUnavailable
 from reward_service.stores import Store, Values
+from tests.stores.clocks import Clock
 
 BINARY = bytes(range(256)) * 3
 
@@ -45,40 +45,60 @@ async def test_forty_thousand_keys_go_in_one_call(store: Store) -> None:
     assert await store.scan("key/") == []
 
 
-async def test_an_item_expires(store: Store, clock: Any) -> None:
+async def test_an_item_expires(store: Store, clock: Clock) -> None:
     await store.put_many({"short": b"1"}, ttl_s=10)
     await store.put_many({"long": b"2"}, ttl_s=20)
-    clock.now += 9.9
+    await clock.advance(9)
     assert await store.get_many(["short", "long"]) == [b"1", b"2"]
-    clock.now += 0.1
+    await clock.advance(1)
     assert await store.get_many(["short", "long"]) == [None, b"2"]
-    assert await store.scan("") == [("long", b"2")]
     assert await store.update(["short"], increment) == [b"1"]
-    clock.now += 1000
+    await clock.advance(1000)
     assert await store.get_many(["short", "long"]) == [b"1", None]
 
 
-async def test_a_put_without_ttl_ends_an_earlier_expiry(store: Store, clock: Any) -> None:
+async def test_of_those_that_add_a_key_at_once_one_is_told_that_it_wrote(store: Store, clock: Clock) -> None:
+    added = await asyncio.gather(*(store.add_many({"a": b"%d" % i, f"own/{i}": b""}, ttl_s=10) for i in range(20)))
+    assert [own for _, own in added] == [True] * 20
+    assert [first for first, _ in added].count(True) == 1
+    winner = [first for first, _ in added].index(True)
+    assert await store.get_many(["a"]) == [b"%d" % winner]
+    await clock.advance(10)
+    assert await store.get_many(["a", "own/3"]) == [None, None]
+    assert await store.add_many({"a": b"later"}, ttl_s=10) == [True]
+
+
+async def test_adding_leaves_what_is_there_with_its_expiry(store: Store, clock: Clock) -> None:
+    await store.put_many({"lasting": b"1", "c": b""})
+    await store.put_many({"short": b"1"}, ttl_s=10)
+    assert await store.add_many({"lasting": b"2", "short": b"2", "new": b"2"}, ttl_s=100) == [False, False, True]
+    assert await store.add_many({}, ttl_s=1) == []
+    await clock.advance(10)
+    assert await store.get_many(["lasting", "short", "new"]) == [b"1", None, b"2"]
+
+
+async def test_a_put_without_ttl_ends_an_earlier_expiry(store: Store, clock: Clock) -> None:
     await store.put_many({"a": b"1"}, ttl_s=10)
     await store.put_many({"a": b"1"})
-    clock.now += 100
+    await clock.advance(100)
     await store.put_many({"b": b"2"})
     assert await store.get_many(["a"]) == [b"1"]
 
 
 async def test_an_update_that_leaves_a_value_keeps_its_expiry_and_a_new_value_does_not_expire(
-    store: Store, clock: Any
+    store: Store, clock: Clock
 ) -> None:
     await store.put_many({"kept": b"1", "new": b"1"}, ttl_s=10)
     await store.update(["kept", "new"], lambda values: [values[0], b"2"])
-    clock.now += 10
+    await clock.advance(10)
     assert await store.get_many(["kept", "new"]) == [None, b"2"]
 
 
 @pytest.mark.parametrize("ttl_s", [0, -1, float("nan")])
 async def test_a_ttl_that_is_not_positive_is_refused(store: Store, ttl_s: float) -> None:
-    with pytest.raises(ValueError, match="ttl_s must be positive"):
-        await store.put_many({"a": b"1"}, ttl_s=ttl_s)
+    for attempt in (store.put_many({"a": b"1"}, ttl_s=ttl_s), store.add_many({"a": b"1"}, ttl_s=ttl_s)):
+        with pytest.raises(ValueError, match="ttl_s must be positive"):
+            await attempt
 
 
 async def test_an_update_sees_replaces_creates_and_deletes(store: Store) -> None:
@@ -135,6 +155,17 @@ async def test_a_scan_gives_the_items_of_a_prefix_in_key_order(store: Store) -> 
     assert [key for key, _ in await store.scan("")] == ["a", "a/10", "a/2", "a/~", "a_%", "ab", "b/1"]
 
 
+async def test_a_scan_does_not_list_what_expires(store: Store) -> None:
+    await store.put_many({"a": b"1", "b": b"1", "c": b"1"})
+    await store.put_many({"b": b"2", "d": b"2"}, ttl_s=100)
+    await store.add_many({"e": b"3"}, ttl_s=100)
+    assert [key for key, _ in await store.scan("")] == ["a", "c"]
+    await store.update(["a", "b", "d"], lambda values: [None, values[1], b"4"])
+    assert [key for key, _ in await store.scan("")] == ["c", "d"]
+    await store.put_many({"b": b"5"})
+    assert await store.scan("") == [("b", b"5"), ("c", b"1"), ("d", b"4")]
+
+
 async def test_a_scan_goes_page_by_page(store: Store) -> None:
     await store.put_many({f"k/{i:04}": b"" for i in range(2500)})
     pages, after = [], ""
@@ -147,7 +178,13 @@ async def test_a_scan_goes_page_by_page(store: Store) -> None:
 
 @pytest.mark.parametrize("key", ["", "ü", "a\n", "a\0"])
 async def test_a_key_that_is_not_printable_ascii_is_refused(store: Store, key: str) -> None:
-    for attempt in (store.get_many([key]), store.put_many({key: b""}), store.update([key], increment)):
+    attempts = (
+        store.get_many([key]),
+        store.put_many({key: b""}),
+        store.add_many({key: b""}, ttl_s=1),
+        store.update([key], increment),
+    )
+    for attempt in attempts:
         with pytest.raises(ValueError, match="not a store key"):
             await attempt
 
@@ -165,6 +202,7 @@ async def test_a_closed_store_is_unavailable_not_empty(store: Store) -> None:
     attempts = (
         store.get_many(["a"]),
         store.put_many({"a": b""}),
+        store.add_many({"a": b""}, ttl_s=1),
         store.update(["a"], increment),
         store.scan(""),
         store.ping(),

@@ -1,6 +1,7 @@
 """Reference rows, global snapshots and canned responses: stored, merged, and read in one round trip per request."""
 
-from reward_service.baselines.baselines import Baselines, Compute
+from reward_service.baselines.baselines import Baselines
+from reward_service.baselines.canned import Compute
 from reward_service.baselines.entries import Entry
 from reward_service.baselines.keys import CannedKey, RowsKey, SnapshotKey, prompt_key
 from reward_service.baselines.reading import Lookup

@@ -1,16 +1,14 @@
 """Baselines: reference rows per model, policy and prompt, global snapshots and canned responses, over one store."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import numpy as np
-
 from reward_service.baselines.cache import Cache
+from reward_service.baselines.canned import CannedOutputs, Compute
 from reward_service.baselines.entries import Entry, sent_by_prompt
-from reward_service.baselines.flights import SingleFlight
 from reward_service.baselines.keys import ROWS, SNAPSHOTS, CannedKey, RowsKey, SnapshotKey, policy_key, rows_prefix
 from reward_service.baselines.policies import refuse_frozen, refuse_other_revision
 from reward_service.baselines.reading import Lookup, Reader
@@ -19,10 +17,9 @@ from reward_service.baselines.records import (
     PolicyState,
     Snapshot,
     decode_state,
-    encode_outputs,
     encode_state,
 )
-from reward_service.baselines.rows import Floats, frozen
+from reward_service.baselines.rows import Floats
 from reward_service.baselines.snapshots import Pool, from_document, to_document
 from reward_service.baselines.writing import (
     Deletion,
@@ -33,13 +30,11 @@ from reward_service.baselines.writing import (
     set_pooled,
     set_snapshot,
 )
-from reward_service.errors import BaselineNotFound, BaselineUnusable, NotFinite, ServiceError
+from reward_service.errors import BaselineNotFound, BaselineUnusable, ServiceError
 from reward_service.stores import Store, Values
 from reward_service.stores.base import END
 
 T = TypeVar("T")
-Compute = Callable[[list[CannedKey]], Coroutine[Any, Any, Sequence[Floats | ServiceError]]]
-
 CACHE_BYTES = 256 * 2**20
 PAGE = 1000
 POOLED_AT_ONCE = 100
@@ -55,10 +50,10 @@ class Baselines:
     Writes are atomic with the policy's state: PolicyFrozen or PolicyRevisionConflict and nothing is changed.
     """
 
-    def __init__(self, store: Store, *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, store: Store, *, cache_bytes: int = CACHE_BYTES, canned_ttl_s: float | None = None) -> None:
         self._store = store
         self._reader = Reader(store, Cache(cache_bytes))
-        self._flights: SingleFlight[CannedKey, Floats] = SingleFlight()
+        self._canned = CannedOutputs(store, self._reader, ttl_s=canned_ttl_s)
 
     async def look_up(
         self,
@@ -81,10 +76,9 @@ class Baselines:
 
         `compute` scores a list of keys and answers each, in order, with its outputs (labels,) or an error; it may be
         called for a part of `keys`, or not at all. Outputs are stored, errors are not. What it raises is raised here.
+        A store that fails costs the sharing between replicas and nothing else: the outputs are computed here.
         """
-        kept = self._reader.kept_canned(keys)
-        missing = [key for key in keys if key not in kept]
-        return {**kept, **await self._flights.run(missing, lambda wanted: self._score_canned(wanted, compute))}
+        return await self._canned.outputs(keys, compute)
 
     async def put(
         self,
@@ -173,14 +167,6 @@ class Baselines:
             raise BaselineNotFound(f"policy {policy!r} has no global snapshot for this model; build one first")
         return to_document(key, found.policies[policy].policy_revision, found.snapshots[key])
 
-    async def _score_canned(self, keys: list[CannedKey], compute: Compute) -> dict[CannedKey, Floats | ServiceError]:
-        answers = dict(zip(keys, map(checked_outputs, await compute(keys)), strict=True))
-        outputs = {key: answer for key, answer in answers.items() if not isinstance(answer, ServiceError)}
-        if outputs:
-            await self._store.put_many({key.store_key: encode_outputs(value) for key, value in outputs.items()})
-            self._reader.keep_canned(outputs)
-        return answers
-
     async def _delete(self, policy: str, keys: Sequence[str]) -> Deletion:
         change = partial(delete_records, policy)
         return await self._update([policy_key(policy), *keys], change)
@@ -224,12 +210,3 @@ class Baselines:
 
         await self._store.update(keys, apply)
         return results[-1]
-
-
-def checked_outputs(answer: Floats | ServiceError) -> Floats | ServiceError:
-    """The answer of an engine as read-only outputs; NotFinite when a number is none."""
-    if isinstance(answer, ServiceError):
-        return answer
-    if not np.isfinite(answer).all():
-        return NotFinite("the model gave NaN or an infinity for a canned response")
-    return frozen(np.array(answer, np.float64))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reward_service.baselines.records import Snapshot, StoredRows
+from reward_service.baselines.records import Snapshot, StoredRows, Version
 from reward_service.baselines.rows import Floats
 
 Value = StoredRows | Snapshot | Floats | None
@@ -16,10 +16,10 @@ OVERHEAD = 1024
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """A value (None: the store has none) as it was at the policy's `revision`."""
+    """A value (None: the store has none) as it was at the policy's `version`, None for what has no policy."""
 
     value: Any
-    revision: int
+    version: Version | None
 
 
 class Cache:

@@ -1,6 +1,6 @@
 """Keys of baselines: the canonical hash of a prompt, and where each thing lies in the store.
 
-    policy/<policy>                             the policy's state, under 100 bytes
+    policy/<policy>                             the policy's state, about 130 bytes
     rows/<fingerprint>/<policy>/<prompt>        the reference rows of a prompt
     snapshot/<fingerprint>/<policy>             the global snapshot, at most 4096 rows
     canned/<fingerprint>/<response and prompt>  the outputs for a canned response

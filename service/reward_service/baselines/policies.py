@@ -1,6 +1,7 @@
 """What a policy's state allows, and what a write makes of it."""
 
 from dataclasses import replace
+from secrets import token_hex
 
 from reward_service.baselines.records import PolicyState
 from reward_service.errors import PolicyFrozen, PolicyRevisionConflict
@@ -35,11 +36,16 @@ def revision_words(policy_revision: str | None) -> str:
 
 def after_write(state: PolicyState, policy_revision: str | None, added: int) -> PolicyState:
     """The state after a write that changed something and added `added` records."""
-    return replace(state, policy_revision=policy_revision, revision=state.revision + 1, records=state.records + added)
+    return _next(state, policy_revision, state.records + added)
 
 
 def after_delete(state: PolicyState, deleted: int) -> PolicyState:
     """The state after `deleted` records went; with the last one the policy name is free for another revision."""
     records = state.records - deleted
-    policy_revision = state.policy_revision if records else None
-    return replace(state, policy_revision=policy_revision, revision=state.revision + 1, records=records)
+    return _next(state, state.policy_revision if records else None, records)
+
+
+def _next(state: PolicyState, policy_revision: str | None, records: int) -> PolicyState:
+    return replace(
+        state, policy_revision=policy_revision, revision=state.revision + 1, records=records, token=token_hex(8)
+    )

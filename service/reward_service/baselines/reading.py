@@ -16,6 +16,7 @@ from reward_service.baselines.records import (
     decode_state,
 )
 from reward_service.baselines.rows import Floats
+from reward_service.errors import StoreUnavailable
 from reward_service.stores import Store
 
 Key = RowsKey | SnapshotKey | CannedKey
@@ -38,13 +39,16 @@ class Lookup:
 class Reader:
     """Reads keys of one store and caches what it read.
 
-    Every read fetches the states of the policies concerned, so a cached value of an older revision is seen to be stale
+    Every read fetches the states of the policies concerned, so a cached value of another version is seen to be stale
     even when another process wrote. Outputs of canned responses never change under their key and need no such check.
+    A policy that was stored once stays stored, also after all its rows are deleted: one that is not there any more was
+    lost with the store's data, which is a failure of the store and not "missing", until the policy is written again.
     """
 
     def __init__(self, store: Store, cache: Cache) -> None:
         self._store = store
         self._cache = cache
+        self._stored: set[str] = set()
 
     async def read(
         self, keys: Collection[Key], policies: Iterable[str]
@@ -57,13 +61,19 @@ class Reader:
         if stale:
             again, newer = await self._fetch([key for key in keys if policy_of(key) in stale], stale)
             fetched, states = fetched | again, states | newer
+        self._refuse_lost(keys, states)
         values = {key: cached.value for key, cached in held.items()} | fetched
         return {key: value for key, value in values.items() if value is not None}, states
 
+    async def stored_canned(self, keys: Collection[CannedKey]) -> dict[CannedKey, Floats]:
+        """The outputs in the store, now in the cache too."""
+        fetched, _ = await self._fetch(list(keys), ())
+        return {key: value for key, value in fetched.items() if isinstance(key, CannedKey) and value is not None}
+
     def keep_canned(self, outputs: Mapping[CannedKey, Floats]) -> None:
-        """Cache outputs that were just computed and stored."""
+        """Cache outputs that were just computed."""
         for key, value in outputs.items():
-            self._cache.put(key.store_key, Cached(value, 0))
+            self._cache.put(key.store_key, Cached(value, None))
 
     def kept_canned(self, keys: Iterable[CannedKey]) -> dict[CannedKey, Floats]:
         """The outputs in the cache."""
@@ -86,17 +96,23 @@ class Reader:
 
     def _keep(self, key: Key, value: Any, states: Mapping[str, PolicyState]) -> None:
         if not isinstance(key, CannedKey):
-            self._cache.put(key.store_key, Cached(value, states[key.policy].revision))
+            self._cache.put(key.store_key, Cached(value, states[key.policy].version))
         elif value is not None:
-            self._cache.put(key.store_key, Cached(value, 0))
+            self._cache.put(key.store_key, Cached(value, None))
+
+    def _refuse_lost(self, keys: Iterable[Key], states: Mapping[str, PolicyState]) -> None:
+        self._stored.update(policy for policy, state in states.items() if state.is_stored)
+        for policy in sorted({policy for key in keys if (policy := policy_of(key)) is not None}):
+            if policy in self._stored and not states[policy].is_stored:
+                raise StoreUnavailable(f"the store lost the baselines of policy {policy!r}; store them again")
 
 
 def policy_of(key: Key) -> str | None:
-    """The policy whose revision decides whether a cached value is still current; None for canned responses."""
+    """The policy whose version decides whether a cached value is still current; None for canned responses."""
     return None if isinstance(key, CannedKey) else key.policy
 
 
 def stale_policies(held: Mapping[Key, Cached], states: Mapping[str, PolicyState]) -> set[str]:
     """The policies that were written to since a value of theirs was cached."""
-    tagged = ((policy_of(key), cached.revision) for key, cached in held.items())
-    return {policy for policy, revision in tagged if policy is not None and revision != states[policy].revision}
+    tagged = ((policy_of(key), cached.version) for key, cached in held.items())
+    return {policy for policy, version in tagged if policy is not None and version != states[policy].version}

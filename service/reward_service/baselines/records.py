@@ -18,6 +18,7 @@ from reward_service.rewards.references import QuantileMethod, Summary
 Mode = Literal["replace", "merge"]
 Statistic = tuple[int, float, QuantileMethod]
 """Which output, which quantile, and by which method."""
+Version = tuple[int, str]
 
 FORMAT = 2
 HEADER = struct.Struct("<4sHI")  # kind, format version, CRC-32 of the body
@@ -36,13 +37,25 @@ class PolicyState:
     """What holds for all baselines of a policy.
 
     `revision` grows with every write that changes anything of the policy, under any model; `records` counts the prompts
-    and snapshots stored for it, and while there are any, `policy_revision` is bound.
+    and snapshots stored for it, and while there are any, `policy_revision` is bound. `token` is another one after every
+    such write: a store that lost its latest writes, or all, gives a number of revision again but no token.
     """
 
     policy_revision: str | None = None
     frozen: bool = False
     revision: int = 0
     records: int = 0
+    token: str = field(default="", compare=False)
+
+    @property
+    def version(self) -> Version:
+        """Names what is stored for the policy: whatever was read at an equal version is still so."""
+        return self.revision, self.token
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the policy was ever written to."""
+        return self.revision > 0
 
 
 @dataclass(frozen=True, slots=True)

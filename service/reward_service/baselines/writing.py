@@ -126,7 +126,7 @@ def set_pooled(
     key: SnapshotKey, snapshot: Snapshot, before: PolicyState, values: Values
 ) -> tuple[Values, Snapshot | None]:
     """As `set_snapshot`, for rows read at the state `before`; None and no change if the policy was written to since."""
-    if decode_state(policy_key(key.policy), values[0]).revision != before.revision:
+    if decode_state(policy_key(key.policy), values[0]).version != before.version:
         return values, None
     return set_snapshot(key, snapshot, before.policy_revision, values)
 

@@ -25,7 +25,7 @@ class ScoreStore:
     """Reads within a limit and writes in the background; used from one event loop.
 
     A store that fails or is slow costs a request `READ_LIMIT_S` at most and raises nothing here: what it holds counts
-    as not kept, and for `QUIET_S` it is not asked again.
+    as not kept, and for `QUIET_S` it is not asked again. Then one look-up tries it while all others do without it.
     """
 
     def __init__(self, store: Store, ttl_s: float) -> None:
@@ -34,16 +34,24 @@ class ScoreStore:
         self._waiting: dict[str, bytes] = {}
         self._writer: asyncio.Task[None] | None = None
         self._quiet_until = 0.0
+        self._is_doubtful = False
+        self._reads = 0
 
     async def get_many(self, keys: Sequence[str]) -> Values:
         """The records of `keys`, None where there is none or the store does not answer; one round trip."""
-        if not self._is_quiet:
-            try:
-                async with asyncio.timeout(READ_LIMIT_S):
-                    return await self._store.get_many(keys)
-            except Exception as error:  # whatever a store does, its scores can be computed
-                self._leave_alone(f"no answer within {READ_LIMIT_S:g} s" if _is_late(error) else str(error))
-        return [None] * len(keys)
+        if self._is_quiet or (self._is_doubtful and self._reads):
+            return [None] * len(keys)
+        self._reads += 1
+        try:
+            async with asyncio.timeout(READ_LIMIT_S):
+                values = await self._store.get_many(keys)
+        except Exception as error:  # whatever a store does, its scores can be computed
+            self._leave_alone(f"no answer within {READ_LIMIT_S:g} s" if _is_late(error) else str(error))
+            return [None] * len(keys)
+        finally:
+            self._reads -= 1
+        self._is_doubtful = False
+        return values
 
     def put(self, key: str, record: bytes) -> None:
         """Write the record soon, together with others; it is let go where the store cannot take it."""
@@ -81,6 +89,7 @@ class ScoreStore:
         if not self._is_quiet:
             log.warning("scores are not read from the store or kept in it for %g s: %s", QUIET_S, reason)
         self._quiet_until = time.monotonic() + QUIET_S
+        self._is_doubtful = True
 
 
 def _is_late(error: Exception) -> bool:

@@ -23,6 +23,12 @@ class Store(Protocol):
     async def put_many(self, items: Mapping[str, bytes], *, ttl_s: float | None = None) -> None:
         """Write all items or none; they expire after `ttl_s` seconds if given, else never."""
 
+    async def add_many(self, items: Mapping[str, bytes], *, ttl_s: float) -> list[bool]:
+        """Write each item whose key has no value, to expire after `ttl_s` seconds, and say which were written.
+
+        Of callers that add one key at once exactly one is told that it wrote.
+        """
+
     async def update(self, keys: Sequence[str], change: Change) -> Values:
         """Replace the values of `keys` by `change(values)` atomically (None deletes) and return the new values.
 
@@ -31,7 +37,10 @@ class Store(Protocol):
         """
 
     async def scan(self, prefix: str, *, after: str = "", limit: int = PAGE) -> list[tuple[str, bytes]]:
-        """The first `limit` live items whose key starts with `prefix` and is greater than `after`, in key order."""
+        """The first `limit` items whose key starts with `prefix` and is greater than `after`, in key order.
+
+        Items that expire are not among them: they come and go by themselves and nobody lists them.
+        """
 
     async def ping(self) -> None:
         """Return when the store answers."""

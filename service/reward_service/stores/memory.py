@@ -29,6 +29,16 @@ class MemoryStore:
         for key in checked_keys(list(items)):
             self._write(key, items[key], expires_at)
 
+    async def add_many(self, items: Mapping[str, bytes], *, ttl_s: float) -> list[bool]:
+        """Write each item whose key has no value, to expire after `ttl_s` seconds, and say which were written."""
+        self._sweep()
+        expires_at = expiry(self._clock(), ttl_s)
+        is_free = [key not in self._items for key in checked_keys(list(items))]
+        for (key, value), free in zip(items.items(), is_free, strict=True):
+            if free:
+                self._write(key, value, expires_at)
+        return is_free
+
     async def update(self, keys: Sequence[str], change: Change) -> Values:
         """Replace the values of `keys` by `change(values)` (None deletes) and return the new values."""
         self._sweep()
@@ -42,9 +52,10 @@ class MemoryStore:
         return after
 
     async def scan(self, prefix: str, *, after: str = "", limit: int = PAGE) -> list[tuple[str, bytes]]:
-        """The first `limit` live items whose key starts with `prefix` and is greater than `after`, in key order."""
+        """The first `limit` lasting items whose key starts with `prefix` and is greater than `after`, in key order."""
         self._sweep()
-        keys = heapq.nsmallest(limit, (key for key in self._items if key.startswith(prefix) and key > after))
+        lasting = (key for key, (_, expires_at) in self._items.items() if expires_at is None)
+        keys = heapq.nsmallest(limit, (key for key in lasting if key.startswith(prefix) and key > after))
         return [(key, self._items[key][0]) for key in keys]
 
     async def ping(self) -> None:

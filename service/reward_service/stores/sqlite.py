@@ -24,6 +24,9 @@ SCHEMA = (
 )
 LIVE = "(expires_at IS NULL OR expires_at > ?)"
 WRITE = "INSERT OR REPLACE INTO items (key, value, expires_at) VALUES (?, ?, ?)"
+LISTED = """
+SELECT key, value FROM items WHERE key >= ? AND key > ? AND key < ? AND expires_at IS NULL ORDER BY key LIMIT ?
+"""
 CHUNK = 500  # variables per statement: old builds of SQLite admit 999
 
 
@@ -64,6 +67,21 @@ class SqliteStore:
 
         await self._run(work)
 
+    async def add_many(self, items: Mapping[str, bytes], *, ttl_s: float) -> list[bool]:
+        """Write each item whose key has no value, to expire after `ttl_s` seconds, and say which were written."""
+        keys = checked_keys(list(items))
+        now = self._clock()
+        expires_at = expiry(now, ttl_s)
+
+        def work(connection: sqlite3.Connection) -> list[bool]:
+            with transaction(connection, "BEGIN IMMEDIATE"):
+                is_free = [value is None for value in values(connection, keys, now)]
+                free = [key for key, free in zip(keys, is_free, strict=True) if free]
+                connection.executemany(WRITE, [(key, items[key], expires_at) for key in free])
+                return is_free
+
+        return await self._run(work)
+
     async def update(self, keys: Sequence[str], change: Change) -> Values:
         """Replace the values of `keys` by `change(values)` atomically (None deletes) and return the new values."""
         distinct_keys(keys)
@@ -78,10 +96,9 @@ class SqliteStore:
         return await self._run(work)
 
     async def scan(self, prefix: str, *, after: str = "", limit: int = PAGE) -> list[tuple[str, bytes]]:
-        """The first `limit` live items whose key starts with `prefix` and is greater than `after`, in key order."""
-        query = f"SELECT key, value FROM items WHERE key >= ? AND key > ? AND key < ? AND {LIVE} ORDER BY key LIMIT ?"  # noqa: S608
-        bounds = (prefix, after, prefix + END, self._clock(), limit)
-        return await self._run(lambda connection: list(connection.execute(query, bounds)))
+        """The first `limit` lasting items whose key starts with `prefix` and is greater than `after`, in key order."""
+        bounds = (prefix, after, prefix + END, limit)
+        return await self._run(lambda connection: list(connection.execute(LISTED, bounds)))
 
     async def ping(self) -> None:
         """Return when the file can be read."""
