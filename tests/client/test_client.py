@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from reward_service.client import AsyncClient, Client, RequestFailed, ScoringFailed, calls
-from reward_service.schemas import ScoreAnswer
+from reward_service.client import AsyncClient, Client, RequestFailed, calls
 from tests.conftest import Running, Start
 
 CONFIG = """
@@ -25,7 +24,6 @@ transform = "log_sigmoid_centered"
 baseline = { policy = "sft", min_references = 1 }
 """
 GOOD = {"prompt": "p", "response": "1.0"}
-BAD = {"prompt": "unknown", "response": "1.0"}
 
 
 @pytest.fixture
@@ -77,21 +75,6 @@ def test_the_sync_client_sends_the_same_calls() -> None:
     assert (seen[0].method, seen[0].url.path) == ("GET", "/v1/models")
 
 
-async def test_a_conversation_without_a_reward_raises_unless_told_otherwise(
-    client: AsyncClient, running: Running
-) -> None:
-    await client.put_baselines("m", "sft", [{"prompt": "p", "rewards": [0.0]}])
-    with pytest.raises(
-        ScoringFailed, match=r"1 of 2 conversations have no reward; conversations\[1\]: term 'm'"
-    ) as failed:
-        await client.score([GOOD, BAD])
-    assert list(failed.value.failed) == [1]
-    async with AsyncClient("http://test", transport=running.http._transport, on_failure="none") as lenient:
-        first, second = (await lenient.score([GOOD, BAD])).rewards
-    assert first is not None
-    assert second is None
-
-
 async def test_a_refused_request_raises_what_the_service_said(client: AsyncClient) -> None:
     with pytest.raises(RequestFailed) as failed:
         await client.score([GOOD], objective="other")
@@ -102,21 +85,7 @@ async def test_a_refused_request_raises_what_the_service_said(client: AsyncClien
 
 
 async def test_an_answer_that_is_no_problem_document_is_quoted() -> None:
-    transport = httpx.MockTransport(lambda _: httpx.Response(502, text="bad gateway"))
+    transport = httpx.MockTransport(lambda _: httpx.Response(501, text="bad gateway"))
     async with AsyncClient("http://test", transport=transport) as client:
-        with pytest.raises(RequestFailed, match="502 not_a_problem_document: bad gateway"):
+        with pytest.raises(RequestFailed, match="501 not_a_problem_document: bad gateway"):
             await client.models()
-
-
-async def test_answers_of_a_newer_server_are_read_at_every_level(client: AsyncClient, running: Running) -> None:
-    await client.put_baselines("m", "sft", [{"prompt": "p", "rewards": [0.0]}])
-    body = (await running.http.post("/v1/score", json={"conversations": [GOOD]})).json()
-
-    def extended(value: object) -> object:
-        if isinstance(value, dict):
-            return {"added": 1, **{k: v if k == "baseline" else extended(v) for k, v in value.items()}}
-        return [extended(one) for one in value] if isinstance(value, list) else value
-
-    body["models"] = {"m": extended(body["models"]["m"])}
-    grown = {"added": 1, **{k: v if k in ("models", "baselines") else extended(v) for k, v in body.items()}}
-    assert ScoreAnswer.model_validate(grown) == ScoreAnswer.model_validate(body)

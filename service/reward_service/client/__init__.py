@@ -1,6 +1,25 @@
 """The Python client: needs httpx, pydantic and numpy, and none of the server's packages."""
 
-from reward_service.client.client import AsyncClient, Client
-from reward_service.client.errors import RequestFailed, ScoringFailed
+from reward_service.client.async_client import AsyncClient
+from reward_service.client.client import Client
+from reward_service.client.errors import (
+    AnswersDisagree,
+    ClientError,
+    Conflict,
+    ExpectationFailed,
+    RequestFailed,
+    ScoringFailed,
+    Unavailable,
+)
 
-__all__ = ["AsyncClient", "Client", "RequestFailed", "ScoringFailed"]
+__all__ = [
+    "AnswersDisagree",
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "Conflict",
+    "ExpectationFailed",
+    "RequestFailed",
+    "ScoringFailed",
+    "Unavailable",
+]

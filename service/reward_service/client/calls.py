@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote
+from uuid import uuid4
 
 from pydantic import BaseModel
 
@@ -13,6 +15,7 @@ from reward_service.schemas import (
     BaselinesWritten,
     FrozenBaselines,
     ModelCard,
+    ModelReloaded,
     Models,
     Objectives,
     ScoreAnswer,
@@ -32,6 +35,8 @@ class Call(Generic[A]):
     path: str
     body: Json | None = None
     params: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    is_long: bool = False
+    """Whether one try may take until the deadline."""
 
 
 def score(
@@ -42,6 +47,7 @@ def score(
     timeout_s: float | None = None,
     references: bool = False,
     cache: bool = True,
+    priority: Literal["rollout", "job"] = "rollout",
 ) -> Call[ScoreAnswer]:
     """POST /v1/score."""
     body = _given(
@@ -50,6 +56,7 @@ def score(
         expect=expect,
         timeout_s=timeout_s,
         cache=None if cache else False,
+        priority=None if priority == "rollout" else priority,
     )
     return Call(ScoreAnswer, "POST", "/v1/score", body, {"references": True} if references else {})
 
@@ -63,14 +70,14 @@ def put_baselines(
     policy_revision: str | None = None,
     idempotency_key: str | None = None,
 ) -> Call[BaselinesWritten]:
-    """PUT /v1/baselines."""
+    """PUT /v1/baselines. It has a key in any case: sent again after a lost answer, it must not count twice."""
     body = _given(
         model=model,
         policy=policy,
         entries=list(entries),
         mode=mode,
         policy_revision=policy_revision,
-        idempotency_key=idempotency_key,
+        idempotency_key=uuid4().hex if idempotency_key is None else idempotency_key,
     )
     return Call(BaselinesWritten, "PUT", "/v1/baselines", body)
 
@@ -123,7 +130,12 @@ def models() -> Call[Models]:
 
 def model(name: str) -> Call[ModelCard]:
     """GET /v1/models/{name}."""
-    return Call(ModelCard, "GET", f"/v1/models/{name}")
+    return Call(ModelCard, "GET", f"/v1/models/{quote(name, safe='')}")
+
+
+def reload_model(name: str) -> Call[ModelReloaded]:
+    """POST /v1/models/{name}/reload."""
+    return Call(ModelReloaded, "POST", f"/v1/models/{quote(name, safe='')}/reload", is_long=True)
 
 
 def objectives() -> Call[Objectives]:

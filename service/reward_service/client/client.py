@@ -1,15 +1,24 @@
-"""Client and AsyncClient: two thin shells around the calls."""
+"""Client: the calls for ordinary code; may be used from several threads."""
 
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack, cast
 
 import httpx
 from pydantic import BaseModel
 
 from reward_service.client import calls
 from reward_service.client.calls import Call, Json
-from reward_service.client.errors import RequestFailed, ScoringFailed
+from reward_service.client.exchange import Exchange
+from reward_service.client.lanes import Lanes
+from reward_service.client.settings import Options, Settings
+from reward_service.client.shell import LIMITS, LOSSES, Held, Reading, Shell, arguments, tls
+from reward_service.client.steps import Enter, Flow, Lost, Reply, Send, Sleep, Step, Together
 from reward_service.schemas import (
     Baseline,
     Baselines,
@@ -17,6 +26,7 @@ from reward_service.schemas import (
     BaselinesWritten,
     FrozenBaselines,
     ModelCard,
+    ModelReloaded,
     Models,
     Objectives,
     ScoreAnswer,
@@ -24,31 +34,44 @@ from reward_service.schemas import (
 )
 
 A = TypeVar("A", bound=BaseModel)
-OnFailure = Literal["raise", "none"]
-TIMEOUT_S = 300.0
+T = TypeVar("T")
 
 
-class Client:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What belongs to one process: connections, slots, and what is known of the replicas."""
+
+    pid: int
+    lanes: Lanes[httpx.Client]
+    slots: threading.Semaphore
+    exchange: Exchange
+
+
+class _Stopped(Exception):
+    """Another part of the same call has failed."""
+
+
+class Client(Shell[httpx.BaseTransport]):
     """Calls a reward service.
 
-    With `on_failure="raise"` a conversation without a reward raises ScoringFailed; with "none" its reward is None.
-    Every method raises RequestFailed when the service refuses a request, and httpx.HTTPError when it cannot be reached.
+    `base_url` is the service, or a list of its replicas; `Settings` describes the options. While the service is busy,
+    restarting or gone, a call is tried again until `deadline_s`; then it raises Unavailable. What the service refuses
+    raises RequestFailed. A conversation without a reward is a ScoringFailed, or what `on_failure` says.
     """
 
     def __init__(
         self,
-        base_url: str,
+        base_url: str | Sequence[str],
         *,
-        on_failure: OnFailure = "raise",
-        timeout_s: float = TIMEOUT_S,
         transport: httpx.BaseTransport | None = None,
+        **options: Unpack[Options],
     ) -> None:
-        self._on_failure: OnFailure = on_failure
-        self._http = httpx.Client(base_url=base_url, timeout=timeout_s, transport=transport)
+        super().__init__(base_url, transport, options)
 
     def score(self, conversations: Sequence[Json], objective: str | None = None, **options: Any) -> ScoreAnswer:
-        """Score conversations; options: `expect`, `timeout_s`, `references`, `cache`."""
-        return _checked(self._send(calls.score(conversations, objective, **options)), self._on_failure)
+        """Score conversations; options: `expect`, `timeout_s`, `references`, `cache`, `priority`."""
+        opened = self._here()
+        return self._run(opened, opened.exchange.score(conversations, objective, options), threading.Event())
 
     def put_baselines(self, model: str, policy: str, entries: Sequence[Json], **options: Any) -> BaselinesWritten:
         """Store references; options: `mode`, `policy_revision`, `idempotency_key`."""
@@ -84,13 +107,20 @@ class Client:
         """One loaded model."""
         return self._send(calls.model(name))
 
+    def reload_model(self, name: str) -> ModelReloaded:
+        """Load a model anew, as its files are now; `timeout_s` does not count, `deadline_s` does."""
+        return self._send(calls.reload_model(name))
+
     def objectives(self) -> Objectives:
         """The objectives on offer."""
         return self._send(calls.objectives())
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections; a call after that raises RuntimeError."""
+        self._is_closed = True
+        if self._opened.pid == os.getpid():
+            for http in self._opened.lanes.all:
+                http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -100,95 +130,74 @@ class Client:
     ) -> None:
         self.close()
 
+    def _begin(self, settings: Settings, transport: httpx.BaseTransport | None, held: Held) -> None:
+        super()._begin(settings, transport, held)
+        self._opened = self._open()
+
+    def _open(self) -> _Opened:
+        lane = partial(httpx.Client, transport=self._transport, verify=tls(), limits=LIMITS)
+        slots = threading.Semaphore(self._settings.max_concurrency)
+        return _Opened(os.getpid(), Lanes(lane), slots, Exchange(self._settings, self._pin))
+
+    def _here(self) -> _Opened:
+        """What is open in this process; after a fork the connections are still the other's."""
+        self._check_open()
+        if self._opened.pid != os.getpid():
+            self._begin(self._settings, self._transport, self._pin.held)
+        return self._opened
+
     def _send(self, call: Call[A]) -> A:
-        return _parsed(call, self._http.request(call.method, call.path, json=call.body, params=dict(call.params)))
+        opened = self._here()
+        return self._run(opened, opened.exchange.call(call), threading.Event())
+
+    def _run(self, opened: _Opened, flow: Flow[T], stop: threading.Event) -> T:
+        """Do what a flow asks for, step by step, and return what it returns."""
+        resume: Callable[[], Step] = partial(next, flow)
+        while True:
+            try:
+                step = resume()
+            except StopIteration as end:
+                return cast(T, end.value)
+            try:
+                resume = partial(flow.send, self._done(opened, step, stop))
+            except BaseException as error:  # the flow ends what it has begun, and raises it again
+                resume = partial(flow.throw, error)
+
+    def _done(self, opened: _Opened, step: Step, stop: threading.Event) -> object:
+        """The result of a step."""
+        match step:
+            case Enter():
+                return opened.slots.release if opened.slots.acquire(timeout=step.timeout_s) else None
+            case Send():
+                return _sent(opened.lanes, step)
+            case Sleep():
+                if stop.wait(step.seconds):
+                    raise _Stopped
+                return None
+            case Together():
+                return self._together(opened, step.flows, stop)
+
+    def _together(self, opened: _Opened, flows: Sequence[Flow[Any]], stop: threading.Event) -> list[Any]:
+        """The results of flows run in threads; with the first exception the others are not waited for."""
+        threads = ThreadPoolExecutor(min(len(flows), self._settings.max_concurrency), "reward-service-client")
+        futures = [threads.submit(self._run, opened, flow, stop) for flow in flows]
+        try:
+            for failed in (one for one in wait(futures, return_when=FIRST_EXCEPTION).done if one.exception()):
+                failed.result()
+            return [future.result() for future in futures]
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
-class AsyncClient:
-    """Client for async code; the same calls, awaited."""
-
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        on_failure: OnFailure = "raise",
-        timeout_s: float = TIMEOUT_S,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        self._on_failure: OnFailure = on_failure
-        self._http = httpx.AsyncClient(base_url=base_url, timeout=timeout_s, transport=transport)
-
-    async def score(self, conversations: Sequence[Json], objective: str | None = None, **options: Any) -> ScoreAnswer:
-        """Score conversations; options: `expect`, `timeout_s`, `references`, `cache`."""
-        return _checked(await self._send(calls.score(conversations, objective, **options)), self._on_failure)
-
-    async def put_baselines(self, model: str, policy: str, entries: Sequence[Json], **options: Any) -> BaselinesWritten:
-        """Store references; options: `mode`, `policy_revision`, `idempotency_key`."""
-        return await self._send(calls.put_baselines(model, policy, entries, **options))
-
-    async def baseline(self, model: str, policy: str, prompt: str, **options: Any) -> Baseline:
-        """The baseline of a one-turn prompt; options: `label`, `quantile`, `method`."""
-        return await self._send(calls.baseline(model, policy, prompt, **options))
-
-    async def query_baselines(
-        self, model: str, policy: str, prompts: Sequence[str | Sequence[Json]], **options: Any
-    ) -> Baselines:
-        """The baselines of many prompts; options: `tools`, `label`, `quantile`, `method`."""
-        return await self._send(calls.query_baselines(model, policy, prompts, **options))
-
-    async def delete_baselines(self, policy: str, **options: Any) -> BaselinesDeleted:
-        """Forget a policy's references; options: `model` (only this one's), `prompt` (only this one's)."""
-        return await self._send(calls.delete_baselines(policy, **options))
-
-    async def freeze_baselines(self, policy: str, *, frozen: bool = True) -> FrozenBaselines:
-        """Forbid any change of a policy's baselines, or allow it again."""
-        return await self._send(calls.freeze_baselines(policy, frozen=frozen))
-
-    async def build_global_baseline(self, model: str, policy: str, **options: Any) -> Snapshot:
-        """Take a policy's global snapshot anew; options: `min_references` that a prompt needs to count."""
-        return await self._send(calls.build_global_baseline(model, policy, **options))
-
-    async def models(self) -> Models:
-        """What is loaded."""
-        return await self._send(calls.models())
-
-    async def model(self, name: str) -> ModelCard:
-        """One loaded model."""
-        return await self._send(calls.model(name))
-
-    async def objectives(self) -> Objectives:
-        """The objectives on offer."""
-        return await self._send(calls.objectives())
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def _send(self, call: Call[A]) -> A:
-        return _parsed(call, await self._http.request(call.method, call.path, json=call.body, params=dict(call.params)))
-
-
-def _parsed(call: Call[A], response: httpx.Response) -> A:
-    """The answer of a call, or RequestFailed with what the service said."""
-    if response.is_success:
-        return call.answer.model_validate_json(response.content)
+def _sent(lanes: Lanes[httpx.Client], send: Send) -> Reply | Lost:
+    reading = Reading(send)
     try:
-        problem = response.json()
-        code, detail = str(problem["code"]), str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        code, detail = "not_a_problem_document", response.text[:500]
-    raise RequestFailed(response.status_code, code, detail, response.headers.get("x-request-id"))
-
-
-def _checked(answer: ScoreAnswer, on_failure: OnFailure) -> ScoreAnswer:
-    if on_failure == "raise" and any(score.error is not None for score in answer.scores):
-        raise ScoringFailed(answer.scores)
-    return answer
+        with lanes.lane() as http, http.stream(**arguments(send)) as response:
+            for chunk in response.iter_bytes():
+                reading.add(chunk)
+            return reading.reply(response)
+    except LOSSES as error:
+        return Lost(error)

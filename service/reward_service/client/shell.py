@@ -1,0 +1,91 @@
+"""What Client and AsyncClient have in common besides the calls: options, pin, and what they do with httpx."""
+
+import ssl
+import time
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import httpx
+
+from reward_service.client.agreeing import Identity, Pin
+from reward_service.client.settings import Options, Settings
+from reward_service.client.steps import Reply, Send
+
+Transport = TypeVar("Transport")
+Held = dict[str | None, Identity]
+LOSSES = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError, httpx.DecodingError)
+"""Failures of the way to a service. Any other exception of httpx is a mistake in the request."""
+CONNECT_S = 5.0
+KEEP_ALIVE_S = 30.0
+"""Shorter than services and proxies keep idle connections, so that none is closed just as it is used again."""
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_S)
+"""Slots are the bound. A pool with a bound of its own loses places to requests that are cancelled."""
+
+
+class Shell(Generic[Transport]):
+    """The state of a client that does not belong to one process.
+
+    A client may be pickled, and used after a fork: it connects anew where it arrives, and a pinned one stays pinned.
+    The pickle holds the API key.
+    """
+
+    def __init__(self, base_url: str | Sequence[str], transport: Transport | None, options: Options) -> None:
+        self._begin(Settings(base_url, **options), transport, {})
+
+    def _begin(self, settings: Settings, transport: Transport | None, held: Held) -> None:
+        self._settings = settings
+        self._transport = transport
+        self._pin = Pin(dict(held))
+        self._is_closed = False
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"{self!r} is closed; make a new one")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._settings.urls)})"
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._settings, self._transport, dict(self._pin.held)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._begin(*state)
+
+
+@cache
+def tls() -> ssl.SSLContext:
+    """How https is checked, read from the disk once for all connections."""
+    return httpx.create_ssl_context()
+
+
+def arguments(send: Send) -> dict[str, Any]:
+    """How httpx is asked to send a request."""
+    return {
+        "method": send.method,
+        "url": send.url,
+        "headers": dict(send.headers),
+        "content": send.content,
+        "params": dict(send.params) or None,
+        "timeout": httpx.Timeout(send.timeout_s, connect=min(CONNECT_S, send.timeout_s), pool=None),
+    }
+
+
+class Reading:
+    """A reply, chunk by chunk; httpx.ReadTimeout when all of it takes too long, however steadily it drips."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._until = time.monotonic() + send.timeout_s
+        self._chunks: list[bytes] = []
+
+    def add(self, chunk: bytes) -> None:
+        """The next chunk."""
+        if time.monotonic() > self._until:
+            raise httpx.ReadTimeout(f"no whole answer within {self._send.timeout_s:.1f} s")
+        self._chunks.append(chunk)
+
+    def reply(self, response: httpx.Response) -> Reply:
+        """The reply, once all chunks are there."""
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status_code, headers, b"".join(self._chunks))

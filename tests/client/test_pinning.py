@@ -1,0 +1,116 @@
+"""A pinned run gets numbers of one kind, or an exception."""
+
+import pickle
+import threading
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from reward_service.client import AnswersDisagree, AsyncClient, Client, ExpectationFailed
+from tests.client.scripted import A, Kind, Replica, ask_all, both, conversation, scoring, served
+from tests.conftest import Running, Start
+
+CONFIG = """
+[store]
+url = "memory://"
+[[models]]
+name = "m"
+source = "org/m"
+[[objectives]]
+name = "o"
+aggregate = "and"
+[[objectives.terms]]
+model = "m"
+transform = "log_sigmoid_centered"
+baseline = { policy = "sft", min_references = 1 }
+"""
+GOOD = [{"prompt": "p", "response": "1.0"}]
+ONE = [conversation(1.5)]
+
+
+@pytest.fixture
+async def running(start: Start) -> AsyncIterator[Running]:
+    async with start(CONFIG) as running:
+        yield running
+
+
+async def test_a_pinned_run_ends_when_its_frozen_baselines_change(running: Running) -> None:
+    async with AsyncClient("http://test", transport=running.http._transport, pin=True) as client:
+        await client.put_baselines("m", "sft", [{"prompt": "p", "rewards": [0.0]}])
+        await client.freeze_baselines("sft")
+        first = await client.score(GOOD)
+        assert (await client.score(GOOD)).rewards == first.rewards
+        await client.freeze_baselines("sft", frozen=False)
+        assert (await client.score(GOOD)).rewards == first.rewards
+        await client.put_baselines("m", "sft", [{"prompt": "p", "rewards": [2.0]}])
+        with pytest.raises(ExpectationFailed, match="409 expectation_failed"):
+            await client.score(GOOD)
+
+
+async def test_baselines_that_are_still_written_are_not_pinned(running: Running) -> None:
+    async with AsyncClient("http://test", transport=running.http._transport, pin=True) as client:
+        await client.put_baselines("m", "sft", [{"prompt": "p", "rewards": [0.0]}])
+        first = await client.score(GOOD)
+        await client.put_baselines("m", "sft", [{"prompt": "p", "rewards": [2.0]}])
+        assert (await client.score(GOOD)).rewards != first.rewards
+
+
+@both
+def test_the_first_answer_for_each_objective_is_what_later_requests_expect(kind: Kind) -> None:
+    frozen = {"sft": {"policy_revision": "1", "frozen": True, "revision": 7}}
+    open_ = {"dpo": {"policy_revision": "1", "frozen": False, "revision": 8}}
+    replica = Replica(policies=frozen | open_)
+    expected = {"objective_hash": "sha256:o", "models": {"m": "sha256:f"}, "baselines": {"sft": 7}}
+    ask_all(kind, replica, [scoring(ONE, name) for name in ("o1", "o1", "o2", "o2", None, None)], pin=True)
+    assert [body.get("expect") for body in replica.bodies] == [None, expected] * 3
+
+
+@both
+def test_a_request_that_says_itself_what_it_expects_is_left_alone(kind: Kind) -> None:
+    replica, own = Replica(), {"objective_hash": "sha256:x"}
+    ask_all(kind, replica, [scoring(ONE), scoring(ONE, expect=own)], pin=True)
+    assert [body.get("expect") for body in replica.bodies] == [None, own]
+
+
+@both
+def test_a_run_that_is_not_pinned_expects_nothing(kind: Kind) -> None:
+    replica = Replica()
+    ask_all(kind, replica, [scoring(ONE), scoring(ONE)])
+    assert [body.get("expect") for body in replica.bodies] == [None, None]
+
+
+def test_answers_to_first_calls_at_the_same_time_must_agree() -> None:
+    meet = threading.Barrier(2)
+    answers = [Replica(fingerprint="sha256:f"), Replica(fingerprint="sha256:g")]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        replica = answers.pop()
+        meet.wait(10)
+        return replica(request)
+
+    failures: list[Exception] = []
+    with Client(A, transport=httpx.MockTransport(answer), pin=True) as client:
+
+        def rank() -> None:
+            try:
+                client.score(ONE)
+            except AnswersDisagree as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=rank) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert len(failures) == 1
+    assert "two answers of a pinned run" in str(failures[0])
+
+
+def test_a_client_that_travels_takes_its_pin_along() -> None:
+    replica = Replica()
+    with served(replica) as url, Client(url, pin=True) as client:
+        client.score(ONE)
+        with pickle.loads(pickle.dumps(client)) as copy:
+            copy.score(ONE)
+    assert replica.bodies[1]["expect"]["models"] == {"m": "sha256:f"}
