@@ -25,7 +25,7 @@ from reward_service.engine.engine import EngineCard, Estimate, Fingerprint, Item
 from reward_service.schemas import ScoreRequest
 from reward_service.service import Service, assemble
 from reward_service.stores import open_store
-from reward_service.telemetry import Metrics
+from reward_service.telemetry import Metrics, configure_logs
 
 MODELS = ("helpful", "harmless")
 POLICY = "sft"
@@ -48,6 +48,7 @@ class ConstantEngine:
             max_tokens=4096,
         )
         self.failure: str | None = None
+        self.work_s = 0.0
         self._estimate = Estimate(np.array([SCORE]), tokens=430, tokens_computed=430, response_tokens=230)
 
     async def start(self) -> None:
@@ -104,8 +105,10 @@ def config(port: int, store: str) -> Config:
 
 
 async def serve(config: Config) -> None:
-    """Serve as `reward-service serve` does, but for the engines."""
-    catalog = Catalog({model.name: Model(model, ConstantEngine(model.name)) for model in config.models})
+    """Serve as `reward-service serve` does in a container, but for the engines."""
+    configure_logs("json", config.telemetry.log_level)
+    models = {model.name: Model(model, ConstantEngine(model.name)) for model in config.models}
+    catalog = Catalog(models, lambda model: ConstantEngine(model.name))
     store = open_store(config.store.url)
     with bind(config.server.host, config.server.port) as bound:
         service = assemble(config, catalog, store, Metrics())

@@ -5,8 +5,8 @@
 
 Two workloads: requests of 256 conversations (32 prompts x 8 responses) by two connections, and of one conversation by
 sixteen. CPU is what the kernel charges the server's process, all threads, user and system; the rate is wrk's. Two
-log-sigmoid-centered terms have 64 stored references each. `floor` is an empty FastAPI route that validates the same
-body.
+log-sigmoid-centered terms have 64 stored references each; each request has its line in a log. `floor` is an empty
+FastAPI route that validates the same body.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def server(side: Side, folder: Path) -> Iterator[tuple[int, str]]:
     store = side.store.format(folder=folder)
     python = ["taskset", "-c", SERVER_CORE, sys.executable]
     line = [*python, "-m", "benchmarks.constant_server", side.kind, str(port), store]
-    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
         wait_for(process, url)
