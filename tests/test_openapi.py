@@ -23,10 +23,13 @@ def test_every_reference_in_the_document_resolves() -> None:
 
 
 def test_every_operation_documents_its_errors_as_problems() -> None:
-    for path, operations in routed_app().openapi()["paths"].items():
+    document = routed_app().openapi()
+    shared = document["components"]["responses"]
+    for path, operations in document["paths"].items():
         for method, operation in operations.items():
             failures = {s: r for s, r in operation["responses"].items() if s >= "400"}
             assert failures, (method, path)
-            for status, response in failures.items():
+            for status, given in failures.items():
+                response = shared[given["$ref"].rsplit("/", 1)[1]] if "$ref" in given else given
                 if (path, status) != ("/ready", "503"):
                     assert set(response["content"]) == {"application/problem+json"}, (method, path, status)

@@ -8,15 +8,23 @@ ServiceError
   RenderingFailed           422  the model's template refuses the conversation
   ConversationTooLong       422  more tokens than the model reads
   UnfinishedResponse        422  cut at the length limit, and the model's config refuses such responses
-  MalformedRequest          400  the body is not JSON
+  MalformedRequest          400  the request is not HTTP, or its body is not JSON
+  Unauthorized              401  no API key, or an unknown one
+  Forbidden                 403  the API key does not open the route
+  RouteNotFound             404
   ModelNotFound             404
   ObjectiveNotFound         404
   BaselineNotFound          404
+  RequestTimeout            408  the caller took too long to send its request
   ExpectationFailed         409  the server is not what `expect` names
   PolicyRevisionConflict    409  the policy name already stands for another revision
   IdempotencyConflict       409  the key was used for another content
   PolicyFrozen              409
+  ReloadUnderway            409  the model is being reloaded already
+  ReloadFailed              409  the model as it is now cannot be served; the one that was loaded still is
   TooLarge                  413  larger than the service ever takes
+  UnsupportedEncoding       415  the body is compressed
+  HeadersTooLarge           431
   Overloaded                429  no room now; `retry_after_s` says when
   ClientGone                499  the caller hung up
   NotReady                  503
@@ -25,6 +33,7 @@ ServiceError
   NotFinite                 503  the model gave NaN or an infinity
   DeadlineExceeded          504
 ConfigError                 a configuration file with every problem it has
+JobStopped                  a file job that cannot begin or go on
 """
 
 from collections.abc import Sequence
@@ -105,9 +114,27 @@ class UnfinishedResponse(ServiceError):
 
 
 class MalformedRequest(ServiceError):
-    """The body cannot be read at all."""
+    """The request, or its body, cannot be read at all."""
 
     status, code, title = 400, "malformed_request", "Malformed request"
+
+
+class Unauthorized(ServiceError):
+    """No API key, or one that is not configured."""
+
+    status, code, title = 401, "unauthorized", "Unauthorized"
+
+
+class Forbidden(ServiceError):
+    """The API key does not have the scope that the route needs."""
+
+    status, code, title = 403, "forbidden", "Forbidden"
+
+
+class RouteNotFound(ServiceError):
+    """Nothing is served at this path."""
+
+    status, code, title = 404, "not_found", "Not Found"
 
 
 class ModelNotFound(ServiceError):
@@ -126,6 +153,12 @@ class BaselineNotFound(ServiceError):
     """The prompt (or policy) has no stored references."""
 
     status, code, title = 404, "baseline_not_found", "Baseline not found"
+
+
+class RequestTimeout(ServiceError):
+    """The caller took too long to send its request."""
+
+    status, code, title = 408, "request_timeout", "Request timeout"
 
 
 class ExpectationFailed(ServiceError):
@@ -152,10 +185,34 @@ class PolicyFrozen(ServiceError):
     status, code, title = 409, "policy_frozen", "Policy frozen"
 
 
+class ReloadUnderway(ServiceError):
+    """The model is being reloaded already."""
+
+    status, code, title = 409, "reload_underway", "Reload under way"
+
+
+class ReloadFailed(ServiceError):
+    """The model as its files are now cannot be served; the one that was loaded still is."""
+
+    status, code, title = 409, "reload_failed", "Reload failed"
+
+
 class TooLarge(ServiceError):
     """Larger than the service ever takes: a retry cannot help."""
 
     status, code, title = 413, "too_large", "Too large"
+
+
+class UnsupportedEncoding(ServiceError):
+    """The body is compressed, or encoded in another way that the service does not undo."""
+
+    status, code, title = 415, "unsupported_encoding", "Unsupported encoding"
+
+
+class HeadersTooLarge(ServiceError):
+    """Path and headers of the request are larger than the service takes."""
+
+    status, code, title = 431, "headers_too_large", "Headers too large"
 
 
 class Overloaded(ServiceError):
@@ -212,3 +269,7 @@ class ConfigError(Exception):
         super().__init__("\n".join([f"{source}: {len(problems)} problem(s)", *(f"  - {p}" for p in problems)]))
         self.source = source
         self.problems = list(problems)
+
+
+class JobStopped(Exception):
+    """A file job that cannot begin or go on: why, and what to do."""

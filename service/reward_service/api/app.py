@@ -1,50 +1,60 @@
 """The FastAPI application over a started service."""
 
-from typing import Any
-
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from reward_service import __version__
 from reward_service.api import problem
-from reward_service.api.routes import baselines, catalog, probes, score
+from reward_service.api.documented import Documented
+from reward_service.api.limits import Limits
+from reward_service.api.routes import baselines, catalog, pages, probes, score
+from reward_service.api.security import Guard
 from reward_service.api.tracing import Tracing
-from reward_service.schemas import Problem
 from reward_service.service import Service
 
 DESCRIPTION = "Reward models behind HTTP: raw, transformed and aggregated scores, each with its provenance."
+ROUTERS = (score.router, baselines.router, catalog.router, probes.router, pages.router)
+ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application that serves `service`; who started the service closes it."""
+    """The application that the network sees; who started the service closes it."""
+    app = _over(service)
+    app.add_middleware(Limits, limits=service.config.limits)
+    app.add_middleware(Guard, keys=service.config.api_keys, routes=ROUTES)
+    app.add_middleware(Tracing)  # the outermost: it notes also what is refused
+    return app
+
+
+def in_process_app(service: Service) -> FastAPI:
+    """The application for callers in this process, who need no key."""
+    app = _over(service)
+    app.add_middleware(Tracing)
+    return app
+
+
+def _over(service: Service) -> FastAPI:
     app = routed_app()
     app.state.service = service
+    app.state.ending = False
     return app
 
 
 def routed_app() -> FastAPI:
     """The application without a service behind it: enough for its OpenAPI document."""
-    app = _Documented(
+    app = Documented(
         title="reward-service",
         version=__version__,
         description=DESCRIPTION,
         redirect_slashes=False,
+        openapi_url=None,
+        docs_url=None,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own tells what callers send
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    app.add_middleware(Tracing)
     problem.install(app)
-    for routes in (score, baselines, catalog, probes):
-        app.include_router(routes.router)
+    app.state.routes = ROUTES
+    for router in ROUTERS:
+        app.include_router(router)
     return app
-
-
-class _Documented(FastAPI):
-    """FastAPI whose OpenAPI document describes our errors instead of FastAPI's."""
-
-    def openapi(self) -> dict[str, Any]:
-        document = super().openapi()
-        schemas = document["components"]["schemas"]
-        schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        for unused in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(unused, None)
-        return document

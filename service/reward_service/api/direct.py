@@ -1,25 +1,26 @@
 """A shorter way for the requests that come by the thousand: straight from JSON to the endpoint and back."""
 
 import json
-from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, get_type_hints
 
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter
+
+from reward_service.api.checked import CheckedRoute, Handle, check_size
+from reward_service.telemetry import Stage
 
 B = TypeVar("B", bound=BaseModel)
 MEDIA_TYPE = "application/json"
 
 
-class DirectRoute(APIRoute):
+class DirectRoute(CheckedRoute):
     """A route for an endpoint that takes `request`, a model as `body`, and `service`; query parameters have defaults.
 
     A valid body without a query goes straight to it. Everything else takes FastAPI's way, which tells what is wrong:
     the same endpoint and the same answer, for about a quarter more of a small request's time.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handle:
         """What serves a request."""
         ordinary = super().get_route_handler()
         body_type: type[BaseModel] = get_type_hints(self.endpoint)["body"]
@@ -30,7 +31,9 @@ class DirectRoute(APIRoute):
             if body is None:
                 return await ordinary(request)
             answer = await self.endpoint(request=request, body=body, service=request.app.state.service)
-            return Response(answers.dump_json(answer), media_type=MEDIA_TYPE)
+            with Stage("serialise"):
+                content = answers.dump_json(answer)
+            return Response(content, media_type=MEDIA_TYPE)
 
         return handle
 
@@ -40,6 +43,10 @@ async def valid_body(request: Request, body_type: type[B]) -> B | None:
     if request.scope["query_string"] or request.headers.get("content-type") != MEDIA_TYPE:
         return None
     try:
-        return body_type.model_validate(json.loads(await request.body()))
+        content = await request.body()
+        with Stage("parse"):
+            document = json.loads(content)
+            check_size(request, document)
+            return body_type.model_validate(document)
     except (ValueError, RecursionError):
         return None

@@ -11,8 +11,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
-from reward_service.errors import ClientGone, InvalidRequest, MalformedRequest, Overloaded, ServiceError
+from reward_service.errors import (
+    ClientGone,
+    InvalidRequest,
+    MalformedRequest,
+    Overloaded,
+    RouteNotFound,
+    ServiceError,
+    Unauthorized,
+)
 from reward_service.problems import sentences
 from reward_service.schemas import Problem
 
@@ -45,15 +54,15 @@ def _phrase(status: int) -> str:
 
 
 async def _service_error(request: Request, error: Exception) -> Response:
-    return _answer(request, cast(ServiceError, error))
+    return answer(request, cast(ServiceError, error))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     details = cast(RequestValidationError, error).errors()
     if reason := next((reason for reason in map(_unreadable, details) if reason), None):
-        return _answer(request, MalformedRequest(reason))
+        return answer(request, MalformedRequest(reason))
     problems = [problem for detail in details for problem in _located(request, detail)]
-    return _answer(request, InvalidRequest("; ".join(problems[:MOST_PROBLEMS]), problems))
+    return answer(request, InvalidRequest("; ".join(problems[:MOST_PROBLEMS]), problems))
 
 
 def _unreadable(detail: dict[str, Any]) -> str | None:
@@ -82,25 +91,55 @@ def _body_type(request: Request) -> object:
 async def _http_error(request: Request, error: Exception) -> Response:
     error = cast(HTTPException, error)
     if error.status_code == MalformedRequest.status:
-        return _answer(request, MalformedRequest(f"the body is not valid JSON: {UNREADABLE}"))
+        return answer(request, MalformedRequest(f"the body is not valid JSON: {UNREADABLE}"))
+    if error.status_code == RouteNotFound.status:
+        return answer(request, no_route(request.url.path))
     phrase = HTTPStatus(error.status_code).phrase
-    detail = {
-        404: f"no route {request.url.path}; /docs lists them",
-        405: f"{request.method} is not served at {request.url.path}; /docs lists what is",
-    }.get(error.status_code, str(error.detail))
+    detail, headers = str(error.detail), {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.method} is not served at {request.url.path}; /docs lists what is"
+        headers["allow"] = ", ".join(_served_methods(request))
     code = phrase.lower().replace(" ", "_").replace("-", "_")
-    return _problem(request, error.status_code, code, phrase, detail, (), dict(error.headers or {}))
+    return _problem(request, error.status_code, code, phrase, detail, (), headers)
+
+
+def _served_methods(request: Request) -> list[str]:
+    """The methods of every route at the path; Starlette names those of the first."""
+    routes: Sequence[APIRoute] = request.app.state.routes
+    at_path = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in at_path for method in route.methods or ()})
+
+
+def no_route(path: str) -> RouteNotFound:
+    """That nothing is served at a path."""
+    return RouteNotFound(f"no route {path}; /docs lists them")
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:
-    logger.error("request %s failed", request.state.request_id, exc_info=error)
+    logger.error(
+        "request %s failed", request.state.request_id, exc_info=error, extra={"request_id": request.state.request_id}
+    )
     return _problem(request, 500, "internal_error", "Internal error", "unexpected; the log has this request_id", (), {})
 
 
-def _answer(request: Request, error: ServiceError) -> Response:
-    headers = {"retry-after": str(math.ceil(error.retry_after_s))} if isinstance(error, Overloaded) else {}
+def answer(request: Request, error: ServiceError) -> Response:
+    """An error as the answer to a request."""
     problems = error.problems if isinstance(error, InvalidRequest) else ()
-    return _problem(request, error.status, error.code, error.title, error.detail, problems, headers)
+    if isinstance(error, Overloaded):
+        request.app.state.service.metrics.retry_after_seconds.observe(error.retry_after_s)
+    return _problem(request, error.status, error.code, error.title, error.detail, problems, _headers(error))
+
+
+def unanswered(error: ServiceError, request_id: str) -> str:
+    """The problem document of an error for which there is no request: what came was not one."""
+    return _document(error.status, error.code, error.title, error.detail, (), request_id)
+
+
+def _headers(error: ServiceError) -> dict[str, str]:
+    """The headers that HTTP wants beside a status."""
+    if isinstance(error, Overloaded):
+        return {"retry-after": str(math.ceil(error.retry_after_s))}
+    return {"www-authenticate": "Bearer"} if isinstance(error, Unauthorized) else {}
 
 
 def _problem(
@@ -113,14 +152,18 @@ def _problem(
     headers: dict[str, str],
 ) -> Response:
     request.app.state.service.metrics.errors.labels(code).inc()
-    problem = Problem(
+    headers = {**headers, REQUEST_ID: request.state.request_id}  # here too: an unexpected error passes no middleware
+    document = _document(status, code, title, detail, problems, request.state.request_id)
+    return Response(document, status, headers, MEDIA_TYPE)
+
+
+def _document(status: int, code: str, title: str, detail: str, problems: Sequence[str], request_id: str) -> str:
+    return Problem(
         type=f"urn:reward-service:problem:{code}",
         title=title,
         status=status,
         detail=detail,
         code=code,
-        request_id=request.state.request_id,
+        request_id=request_id,
         problems=list(problems),
-    )
-    headers = {**headers, REQUEST_ID: request.state.request_id}  # here too: an unexpected error passes no middleware
-    return Response(problem.model_dump_json(), status, headers, MEDIA_TYPE)
+    ).model_dump_json()

@@ -1,22 +1,23 @@
 """Typed configuration from one TOML file; secrets come from the environment only."""
 
+from reward_service.config.access import ApiKeyConfig, LimitsConfig, ServerConfig
+from reward_service.config.observing import TelemetryConfig
 from reward_service.config.reading import parse_config, read_config
 from reward_service.config.schema import (
     BaselineConfig,
     ClassifierConfig,
     Config,
-    LimitsConfig,
     ModelConfig,
     ObjectiveConfig,
     ResponseBaseline,
     ScoreCacheConfig,
-    ServerConfig,
-    StoreConfig,
     StoredBaseline,
     TermConfig,
 )
+from reward_service.config.storing import StoreConfig
 
 __all__ = [
+    "ApiKeyConfig",
     "BaselineConfig",
     "ClassifierConfig",
     "Config",
@@ -28,6 +29,7 @@ __all__ = [
     "ServerConfig",
     "StoreConfig",
     "StoredBaseline",
+    "TelemetryConfig",
     "TermConfig",
     "parse_config",
     "read_config",

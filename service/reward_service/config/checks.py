@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from reward_service.config.access import access_problems
 from reward_service.config.hosting import hosting_problems
 from reward_service.config.schema import ResponseBaseline, StoredBaseline, TermConfig
 from reward_service.problems import nearest
@@ -20,6 +21,8 @@ def cross_problems(tables: Mapping[str, Any]) -> list[str]:
     """Every disagreement between tables, as far as their parts are valid by themselves."""
     objectives = _tables(tables, "objectives")
     return [
+        *access_problems(tables),
+        *_repeated(tables, "api_keys"),
         *_repeated(tables, "models"),
         *_repeated(tables, "objectives"),
         *_unknown_default(tables),

@@ -9,16 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from reward_service.config.access import ApiKeyConfig, LimitsConfig, ServerConfig
 from reward_service.config.checks import cross_problems
-from reward_service.config.schema import (
-    Config,
-    LimitsConfig,
-    ModelConfig,
-    ObjectiveConfig,
-    ScoreCacheConfig,
-    ServerConfig,
-    StoreConfig,
-)
+from reward_service.config.observing import TelemetryConfig
+from reward_service.config.schema import Config, ModelConfig, ObjectiveConfig, ScoreCacheConfig
+from reward_service.config.storing import StoreConfig
 from reward_service.errors import ConfigError
 from reward_service.problems import nearest, sentences
 
@@ -53,6 +48,8 @@ def _section_problems(tables: Mapping[str, Any]) -> list[str]:
     problems += _problems(StoreConfig, tables.get("store", {}), "store")
     problems += _problems(ScoreCacheConfig, tables.get("score_cache", {}), "score_cache")
     problems += _problems(LimitsConfig, tables.get("limits", {}), "limits")
+    problems += _problems(TelemetryConfig, tables.get("telemetry", {}), "telemetry")
+    problems += _list_problems(ApiKeyConfig, tables.get("api_keys", []), "api_keys")
     problems += _list_problems(ModelConfig, tables.get("models", []), "models")
     problems += _list_problems(ObjectiveConfig, tables.get("objectives", []), "objectives")
     if not tables.get("models"):

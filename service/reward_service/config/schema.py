@@ -4,53 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag
+from pydantic import Discriminator, Field, FiniteFloat, Tag
 from pydantic import field_validator as validates
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-Loopback = ("127.0.0.1", "::1", "localhost")
-
-
-class Section(BaseModel):
-    """A table of the file: unknown keys are refused, values are not coerced, nothing changes after the start."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
-
-
-class ServerConfig(Section):
-    """Where the service listens."""
-
-    host: str = "127.0.0.1"
-    """Address to bind. Only loopback addresses: without API keys the service must not be open to the network."""
-    port: int = Field(8000, ge=0, le=65535)
-    """TCP port; 0 takes a free one and prints it."""
-    default_objective: str | None = None
-    """Objective of a request that names none. With a single objective that one is the default."""
-
-    @validates("host")
-    @classmethod
-    def _is_loopback(cls, host: str) -> str:
-        if host not in Loopback:
-            raise ValueError(
-                f"{host!r} is reachable from the network and the service has no API keys; valid: {', '.join(Loopback)}"
-            )
-        return host
-
-
-class StoreConfig(Section):
-    """Where baselines are kept."""
-
-    url: str = "sqlite:///.reward-service/store.db"
-    """`sqlite:///relative/path`, `sqlite:////absolute/path`, or `memory://` (lost at exit)."""
-
-    @validates("url")
-    @classmethod
-    def _has_known_scheme(cls, url: str) -> str:
-        if not url.startswith(("memory://", "sqlite:///")):
-            raise ValueError(f"{url!r} names no known store; valid: memory://, or sqlite:/// and the path of a file")
-        if url == "sqlite:///":
-            raise ValueError(f"{url!r} names no file; valid: sqlite:///relative/path.db or sqlite:////absolute/path.db")
-        return url
+from reward_service.config.access import ApiKeyConfig, LimitsConfig, ServerConfig
+from reward_service.config.observing import TelemetryConfig
+from reward_service.config.section import Name, Section
+from reward_service.config.storing import StoreConfig
 
 
 class ScoreCacheConfig(Section):
@@ -62,17 +22,6 @@ class ScoreCacheConfig(Section):
     """Scores held in memory; the least recently used go first."""
     ttl_s: FiniteFloat = Field(86_400.0, gt=0, strict=False)
     """How long a score is kept in the store, in seconds."""
-
-
-class LimitsConfig(Section):
-    """What may enter."""
-
-    max_request_conversations: int = Field(4096, ge=1)
-    """Most conversations in one request; more are refused with 413."""
-    max_queued_tokens: int = Field(4_000_000, ge=1)
-    """Tokens that may wait per device; a request that finds no room gets 429 with Retry-After."""
-    request_timeout_s: FiniteFloat = Field(120.0, gt=0, strict=False)
-    """Longest time for one request, in seconds; a request may ask for less with `timeout_s`."""
 
 
 class ClassifierConfig(Section):
@@ -90,7 +39,7 @@ class ClassifierConfig(Section):
     """What computes the scores: `torch` and `vllm` in this process, `http` a server that hosts the model."""
     protocol: Literal["vllm", "sglang", "tei", "reward-service"] | None = None
     """For engine `http`: what kind of server the URLs are."""
-    urls: list[str] = []
+    urls: list[str] = Field([])
     """For engine `http`: servers that host this model, `http://host:port`; each batch goes to the least loaded."""
     served_name: str | None = None
     """For engine `http`: the model's name at the server; asked of the server unless given."""
@@ -220,7 +169,11 @@ class Config(Section):
     """Which raw scores are kept."""
     limits: LimitsConfig = LimitsConfig()
     """What may enter."""
+    api_keys: list[ApiKeyConfig] = Field([])
+    """Who may call which routes; without any, every caller may call all."""
+    telemetry: TelemetryConfig = TelemetryConfig()
+    """What the service says of itself."""
     models: list[ModelConfig]
     """The reward models to load; at least one."""
-    objectives: list[ObjectiveConfig] = []
+    objectives: list[ObjectiveConfig] = Field([])
     """The objectives to offer."""

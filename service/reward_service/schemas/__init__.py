@@ -14,7 +14,16 @@ from reward_service.schemas.baselines import (
     QueryBaselines,
     Snapshot,
 )
-from reward_service.schemas.catalog import Health, ModelCard, Models, ObjectiveCard, Objectives, Readiness
+from reward_service.schemas.catalog import (
+    Health,
+    ModelCard,
+    ModelReloaded,
+    Models,
+    ObjectiveCard,
+    Objectives,
+    Readiness,
+    ReloadModel,
+)
 from reward_service.schemas.conversations import Conversation, InvalidConversation, Message, Prompt, References
 from reward_service.schemas.score import (
     ConversationScore,
@@ -50,6 +59,7 @@ __all__ = [
     "Label",
     "Message",
     "ModelCard",
+    "ModelReloaded",
     "ModelUsed",
     "Models",
     "ObjectiveCard",
@@ -65,6 +75,7 @@ __all__ = [
     "Recipe",
     "ReferenceUsed",
     "References",
+    "ReloadModel",
     "Request",
     "ScoreAnswer",
     "ScoreRequest",

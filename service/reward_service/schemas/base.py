@@ -1,7 +1,7 @@
 """What every request and answer shares, and how an error looks."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -15,6 +15,9 @@ def unicode_text(text: str) -> str:
     return text
 
 
+T = TypeVar("T")
+Items = Annotated[list[T], Field(fail_fast=True)]
+"""A list whose first wrong item is told, and no other: there may be millions."""
 Json = Any
 Label = int | str
 Text = Annotated[str, AfterValidator(unicode_text)]

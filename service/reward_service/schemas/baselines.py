@@ -4,18 +4,20 @@ from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from reward_service.schemas.base import Answer, Json, Label, Policy, QuantileMethod, Request, Reward, Text
+from reward_service.schemas.base import Answer, Items, Json, Label, Policy, QuantileMethod, Request, Reward, Text
 from reward_service.schemas.conversations import Prompt
+
+MOST_PROMPTS = 65_536
 
 
 class BaselineEntry(Request):
     """References of one prompt: raw rewards (per label for a model with several), or responses to score."""
 
     prompt: Prompt
-    tools: list[dict[str, Json]] | None = None
-    rewards: list[Reward] | list[list[Reward]] | None = Field(None, min_length=1)
-    responses: list[Text] | None = Field(None, min_length=1)
-    draw_ids: list[Text] | None = Field(None, description="identity of each draw; default: idempotency_key:index")
+    tools: Items[dict[str, Json]] | None = None
+    rewards: Items[Reward] | Items[Items[Reward]] | None = Field(None, min_length=1)
+    responses: Items[Text] | None = Field(None, min_length=1)
+    draw_ids: Items[Text] | None = Field(None, description="identity of each draw; default: idempotency_key:index")
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
@@ -39,7 +41,7 @@ class PutBaselines(Request):
     policy_revision: Text | None = None
     idempotency_key: Text | None = Field(None, min_length=1)
     mode: Literal["replace", "merge"] = "replace"
-    entries: list[BaselineEntry] = Field(min_length=1)
+    entries: list[BaselineEntry] = Field(min_length=1, max_length=MOST_PROMPTS)
 
 
 class BaselinesWritten(Answer):
@@ -67,8 +69,8 @@ class QueryBaselines(Request):
 
     model: str
     policy: Policy
-    prompts: list[Prompt] = Field(min_length=1)
-    tools: list[dict[str, Json]] | None = None
+    prompts: list[Prompt] = Field(min_length=1, max_length=MOST_PROMPTS)
+    tools: Items[dict[str, Json]] | None = None
     label: Label = 0
     quantile: FiniteFloat = Field(0.85, gt=0, lt=1)
     method: QuantileMethod = "auto"

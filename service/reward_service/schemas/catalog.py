@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from reward_service.schemas.base import Answer
+from reward_service.schemas.base import Answer, Request
 from reward_service.schemas.score import Recipe
 
 
@@ -27,6 +27,18 @@ class Models(Answer):
     """What is loaded."""
 
     models: list[ModelCard]
+
+
+class ReloadModel(Request):
+    """Nothing: what is loaded is what the configuration names, as its files are now."""
+
+
+class ModelReloaded(Answer):
+    """A model that was loaded anew, as it was and as it is; `seconds` is how long that took."""
+
+    before: ModelCard
+    after: ModelCard
+    seconds: float
 
 
 class ObjectiveCard(Answer):

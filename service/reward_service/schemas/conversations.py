@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from reward_service.errors import printable
-from reward_service.schemas.base import Json, Request, Reward, Text
+from reward_service.schemas.base import Items, Json, Request, Reward, Text
 
 
 class Message(Request):
@@ -15,7 +15,7 @@ class Message(Request):
     role: Text = Field(min_length=1)
     content: Text | None = None
     name: Text | None = None
-    tool_calls: list[dict[str, Json]] | None = None
+    tool_calls: Items[dict[str, Json]] | None = None
     tool_call_id: Text | None = None
     reasoning_content: Text | None = None
 
@@ -26,15 +26,16 @@ class Message(Request):
         return self
 
 
-Prompt = Text | list[Message]
+Prompt = Text | Items[Message]
 MOST_REFERENCES = 4096
+MOST_ERRORS = 100
 
 
 class References(Request):
     """References of one term, in the request itself: raw rewards of the term's output, or responses to score."""
 
-    rewards: list[Reward] | None = Field(None, min_length=1, max_length=MOST_REFERENCES)
-    responses: list[Text] | None = Field(None, min_length=1, max_length=MOST_REFERENCES)
+    rewards: Items[Reward] | None = Field(None, min_length=1, max_length=MOST_REFERENCES)
+    responses: Items[Text] | None = Field(None, min_length=1, max_length=MOST_REFERENCES)
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
@@ -47,11 +48,11 @@ class Conversation(Request):
     """What to score: `messages` that end in the assistant turn, or `prompt` with `response`, or rendered `text`."""
 
     id: Text | None = None
-    messages: list[Message] | None = Field(None, min_length=1)
+    messages: Items[Message] | None = Field(None, min_length=1)
     prompt: Prompt | None = None
     response: Text | None = None
     text: Text | None = Field(None, min_length=1)
-    tools: list[dict[str, Json]] | None = None
+    tools: Items[dict[str, Json]] | None = None
     group: str | None = None
     ground_truth: Json = None
     metadata: dict[str, Json] | None = None
@@ -92,5 +93,10 @@ def validated_alone(value: object, validate: Callable[[object], Conversation]) -
         identity = value.get("id") if isinstance(value, dict) else None
         return InvalidConversation(
             id=printable(identity) if isinstance(identity, str) else None,
-            errors=error.errors(),
+            errors=error.errors() if error.error_count() <= MOST_ERRORS else [_too_many(error.error_count())],
         )
+
+
+def _too_many(errors: int) -> dict[str, Any]:
+    """One error in place of more than anybody reads."""
+    return {"type": "value_error", "loc": (), "msg": f"{errors} fields are not valid", "input": None}

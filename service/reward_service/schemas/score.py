@@ -1,6 +1,6 @@
 """POST /v1/score: conversations in, rewards with their provenance out."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, WrapValidator
 
@@ -24,6 +24,7 @@ class ScoreRequest(Request):
     expect: Expectation | None = None
     timeout_s: FiniteFloat | None = Field(None, gt=0)
     cache: bool = Field(True, description="false: compute every score anew, and keep none")
+    priority: Literal["rollout", "job"] = Field("rollout", description="job: whatever is not a job goes first")
 
 
 class ReferenceUsed(Answer):

@@ -4,8 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
+from reward_service.api.checked import CheckedRoute
 from reward_service.api.deps import ServiceDep, while_connected
 from reward_service.api.problem import documented
+from reward_service.api.security import needs
 from reward_service.schemas import (
     Baseline,
     Baselines,
@@ -21,16 +23,17 @@ from reward_service.schemas import (
     Snapshot,
 )
 
-router = APIRouter(tags=["baselines"], prefix="/v1/baselines")
+router = APIRouter(tags=["baselines"], prefix="/v1/baselines", route_class=CheckedRoute)
+NEEDS = needs("baselines")
 
 
-@router.put("", responses=documented(400, 404, 409, 413, 422, 429, 499, 503, 504))
+@router.put("", responses=documented(400, 404, 409, 413, 422, 429, 499, 503, 504), openapi_extra=NEEDS)
 async def put_baselines(request: Request, body: PutBaselines, service: ServiceDep) -> BaselinesWritten:
     """Store references of prompts: raw rewards as given, or responses, which are scored first."""
     return await while_connected(request, service.references.put(body))
 
 
-@router.get("", responses=documented(404, 422, 503))
+@router.get("", responses=documented(404, 422, 503), openapi_extra=NEEDS)
 async def get_baseline(
     service: ServiceDep,
     model: str,
@@ -46,7 +49,7 @@ async def get_baseline(
     )
 
 
-@router.delete("", responses=documented(404, 409, 422, 503))
+@router.delete("", responses=documented(404, 409, 422, 503), openapi_extra=NEEDS)
 async def delete_baselines(
     service: ServiceDep,
     policy: Policy,
@@ -57,19 +60,19 @@ async def delete_baselines(
     return await service.references.delete(policy, model, prompt)
 
 
-@router.post("/query", responses=documented(400, 404, 422, 503))
+@router.post("/query", responses=documented(400, 404, 422, 503), openapi_extra=NEEDS)
 async def query_baselines(body: QueryBaselines, service: ServiceDep) -> Baselines:
     """The baselines of many prompts at once, also of prompts with several turns; `count` is 0 where there is none."""
     return await service.references.query(body)
 
 
-@router.post("/freeze", responses=documented(400, 422, 503))
+@router.post("/freeze", responses=documented(400, 404, 422, 503), openapi_extra=NEEDS)
 async def freeze_baselines(body: FreezeBaselines, service: ServiceDep) -> FrozenBaselines:
     """Forbid any change of a policy's baselines, or allow it again."""
     return await service.references.freeze(body)
 
 
-@router.post("/global", responses=documented(400, 404, 409, 422, 503))
+@router.post("/global", responses=documented(400, 404, 409, 422, 503), openapi_extra=NEEDS)
 async def build_global_baseline(body: BuildSnapshot, service: ServiceDep) -> Snapshot:
     """Take the policy's global snapshot anew: what `on_missing = "global"` falls back to."""
     return await service.references.build_snapshot(body)

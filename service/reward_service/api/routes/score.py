@@ -7,12 +7,17 @@ from fastapi import APIRouter, Query, Request
 from reward_service.api.deps import ServiceDep, while_connected
 from reward_service.api.direct import DirectRoute
 from reward_service.api.problem import documented
+from reward_service.api.security import needs
 from reward_service.schemas import ScoreAnswer, ScoreRequest
 
 router = APIRouter(tags=["score"], route_class=DirectRoute)
 
 
-@router.post("/v1/score", responses=documented(400, 404, 409, 413, 422, 429, 499, 503, 504))
+@router.post(
+    "/v1/score",
+    responses=documented(400, 404, 409, 413, 422, 429, 499, 503, 504),
+    openapi_extra=needs("score"),
+)
 async def score(
     request: Request,
     body: ScoreRequest,
