@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from reward_service.catalog import Catalog
+from reward_service.catalog import Models
 from reward_service.config import BaselineConfig, Config, ObjectiveConfig, StoredBaseline, TermConfig
 from reward_service.errors import ConfigError, InvalidRequest, ObjectiveNotFound
 from reward_service.problems import nearest
@@ -20,12 +20,13 @@ from reward_service.schemas import ObjectiveCard, Objectives, Recipe, TermRecipe
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One model's part in an objective; `output` is the index of its label."""
+    """One model's part in an objective; `output` is the index of its label, `output_name` the model's name for it."""
 
     name: str
     model: str
     label: int | str
     output: int
+    output_name: str
     transform: Transform
     negate: bool
     clip: tuple[float, float] | None
@@ -98,11 +99,22 @@ class Objective:
 
 
 class ObjectiveCatalog:
-    """The objectives of one service by name."""
+    """The objectives of one service by name, fitted to its models; ConfigError when a model has no such label."""
 
-    def __init__(self, objectives: Mapping[str, Objective], default: str | None) -> None:
-        self._objectives = dict(objectives)
-        self._default = default
+    def __init__(self, config: Config, models: Models) -> None:
+        self._config = config
+        self._objectives = build_objectives(config, models)
+        names = list(self._objectives)
+        self._default = config.server.default_objective or (names[0] if len(names) == 1 else None)
+
+    def fit(self, models: Models) -> None:
+        """Means the outputs of `models` from now on; ConfigError when they are not the same, and nothing changes."""
+        fitted = build_objectives(self._config, models)
+        if problems := [
+            problem for name, one in fitted.items() for problem in _other_outputs(self._objectives[name], one)
+        ]:
+            raise ConfigError("objectives", problems)
+        self._objectives = fitted
 
     def choose(self, name: str | None) -> Objective:
         """The named objective, or the default one."""
@@ -126,21 +138,30 @@ class ObjectiveCatalog:
         )
 
 
-def build_objectives(config: Config, catalog: Catalog) -> ObjectiveCatalog:
+def build_objectives(config: Config, models: Models) -> dict[str, Objective]:
     """The objectives of a configuration; ConfigError names every label that its model does not have."""
     problems: list[str] = []
     built = {
-        objective.name: _objective(objective, catalog, f"objectives[{i}]", problems)
+        objective.name: _objective(objective, models, f"objectives[{i}]", problems)
         for i, objective in enumerate(config.objectives)
     }
     if problems:
         raise ConfigError("objectives", problems)
-    default = config.server.default_objective or (next(iter(built)) if len(built) == 1 else None)
-    return ObjectiveCatalog(built, default)
+    return built
 
 
-def _objective(config: ObjectiveConfig, catalog: Catalog, path: str, problems: list[str]) -> Objective:
-    terms = tuple(_term(term, catalog, f"{path}.terms[{i}]", problems) for i, term in enumerate(config.terms))
+def _other_outputs(before: Objective, after: Objective) -> list[str]:
+    """The terms whose label is another output now."""
+    return [
+        f"{after.name}, term {new.name!r}: label {new.label!r} of model {new.model!r} was {old.output_name!r} and would"
+        f" be {new.output_name!r}"
+        for old, new in zip(before.terms, after.terms, strict=True)
+        if old.output_name != new.output_name
+    ]
+
+
+def _objective(config: ObjectiveConfig, models: Models, path: str, problems: list[str]) -> Objective:
+    terms = tuple(_term(term, models, f"{path}.terms[{i}]", problems) for i, term in enumerate(config.terms))
     recipe = Recipe(aggregate=config.aggregate, k=config.k, terms=[term.recipe for term in terms])
     return Objective(
         name=config.name,
@@ -152,8 +173,8 @@ def _objective(config: ObjectiveConfig, catalog: Catalog, path: str, problems: l
     )
 
 
-def _term(config: TermConfig, catalog: Catalog, path: str, problems: list[str]) -> Term:
-    model, output = catalog[config.model], 0
+def _term(config: TermConfig, models: Models, path: str, problems: list[str]) -> Term:
+    model, output = models[config.model], 0
     try:
         output = model.output(config.label)
     except InvalidRequest as error:
@@ -163,6 +184,7 @@ def _term(config: TermConfig, catalog: Catalog, path: str, problems: list[str]) 
         model=config.model,
         label=config.label,
         output=output,
+        output_name=model.card.labels[output],
         transform=TRANSFORMS[config.transform],
         negate=config.negate,
         clip=(config.clip[0], config.clip[1]) if config.clip else None,

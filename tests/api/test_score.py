@@ -205,14 +205,15 @@ async def test_a_failed_store_is_not_a_missing_baseline_and_does_not_stop_raw_sc
     async with start(CONFIG, store=store) as running:
         await running.http.put("/v1/baselines", json=REFERENCES)
         store.broken = True
-        both = await running.http.post(
-            "/v1/score", json={"conversations": [conversation("1"), conversation("1", references=given)]}
-        )
+        request = {"conversations": [conversation("1"), conversation("1", references=given)]}
+        both = await running.http.post("/v1/score", json=request)
         raw = await running.http.post("/v1/score", json={"objective": "raw", "conversations": [conversation("1")]})
         ready = await running.http.get("/ready")
+        store.broken = False
+        undisturbed = (await running.http.post("/v1/score", json=request)).json()["scores"]
     codes = [[term["error"] and term["error"]["code"] for term in s["terms"]] for s in both.json()["scores"]]
-    assert codes == [["store_unavailable", "store_unavailable"], [None, "store_unavailable"]]
-    assert [s["reward"] for s in both.json()["scores"]] == [None, None]
+    assert codes == [["store_unavailable", None], [None, None]]  # a canned response is scored without the store
+    assert [s["reward"] for s in both.json()["scores"]] == [None, undisturbed[1]["reward"]]
     assert raw.json()["scores"][0]["reward"] == 1.0
     assert ready.status_code == 200
     assert ready.json() == {

@@ -8,6 +8,7 @@ import pytest
 
 from reward_service.engine.admission import Account, slices
 from reward_service.engine.devices import Devices
+from reward_service.engine.doors import Arrival
 from reward_service.engine.engine import Estimate, ItemError, Priority
 from reward_service.engine.intake import Intake, Result
 from reward_service.errors import DeadlineExceeded, Overloaded, TooLarge
@@ -29,6 +30,10 @@ def score(
     items = [text(size, word * 1000 + index) for index, size in enumerate(sizes)]
     deadline = time.monotonic() + within_s
     return asyncio.create_task(intake.score(items, priority=Priority.ROLLOUT, deadline=deadline, admitted=admitted))
+
+
+def arrival(tokens: int) -> Arrival:
+    return Arrival(key=tokens, model="m", tokens=tokens, first=tokens, left_s=30)
 
 
 async def held(devices: Devices, tokens: int) -> None:
@@ -60,8 +65,7 @@ async def test_without_room_the_answer_says_when_to_come_back(devices: Devices) 
     assert 1 <= len(refused) < len(many)
     with pytest.raises(Overloaded) as caught:
         await refused[0]
-    account = devices.get("fake").account
-    assert caught.value.retry_after_s >= account.held / (2 * devices.get("fake").tokens_per_s)
+    assert caught.value.retry_after_s >= 1.0
     model.gate.set()
     for task in set(many) - set(refused):
         assert isinstance((await task)[0], Estimate)
@@ -132,23 +136,23 @@ async def test_a_request_that_leaves_gives_its_room_back(devices: Devices) -> No
 
 
 async def test_who_waits_for_room_goes_before_newcomers_and_may_leave() -> None:
-    account = Account(100, lambda tokens: float(tokens))
-    account.enter(80)
+    account = Account(100, lambda _: 0.0)
+    account.enter(arrival(80))
     first, second = asyncio.create_task(account.wait(50)), asyncio.create_task(account.wait(10))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        account.enter(1)
+        account.enter(arrival(1))
     first.cancel()
     await asyncio.wait([first, second])
     assert account.held == 90
-    account.enter(10)
+    account.enter(arrival(10))
     account.release(100)
     assert account.held == 0
 
 
 async def test_a_grant_that_its_caller_no_longer_takes_is_given_back() -> None:
-    account = Account(100, lambda tokens: float(tokens))
-    account.enter(100)
+    account = Account(100, lambda _: 0.0)
+    account.enter(arrival(100))
     for release_first in (True, False):
         waits = asyncio.create_task(account.wait(60))
         await asyncio.sleep(0)
@@ -159,9 +163,87 @@ async def test_a_grant_that_its_caller_no_longer_takes_is_given_back() -> None:
             account.release(100)
         await asyncio.wait([waits])
         assert account.held == 0
-        account.enter(100)
+        account.enter(arrival(100))
 
 
 def test_slices_hold_at_least_one_item_and_about_the_limit() -> None:
     cut = list(slices(enumerate([5, 5, 5, 50, 1, 1]), 10))
     assert cut == [([0, 1], 10), ([2], 5), ([3], 50), ([4, 5], 2)]
+
+
+async def test_large_requests_leave_half_of_the_room_to_others(devices: Devices) -> None:
+    model = FakeModel()
+    intake = opened(devices, model, max_batch_tokens=100)
+    large = [score(intake, *[10] * 200, word=n + 1) for n in range(3)]
+    await asyncio.to_thread(model.started.wait, 30)
+    await asyncio.sleep(0.05)
+    assert devices.get("fake").queued_tokens <= BUDGET // 2
+    small = score(intake, 50, word=9)
+    await held(devices, BUDGET // 2)
+    model.gate.set()
+    assert isinstance((await small)[0], Estimate)
+    assert not any(task.done() for task in large)
+    for task in large:
+        assert all(isinstance(result, Estimate) for result in await task)
+    account = devices.get("fake").account
+    assert (account.held, account.parts, account.work_s) == (0, 0, 0.0)
+
+
+async def test_what_a_large_request_brings_yet_counts_as_work(devices: Devices) -> None:
+    model = FakeModel(seconds=0.01)
+    model.gate.set()
+    intake = opened(devices, model, max_batch_tokens=100)
+    await asyncio.gather(*(score(intake, 30, word=n) for n in range(8)))
+    model.gate.clear()
+    task = score(intake, *[10] * 2000, word=50)
+    await held(devices, 10)
+    account, speed = devices.get("fake").account, devices.get("fake").thread.tokens_per_s("m")
+    work = account.work_s * speed
+    task.cancel()
+    await asyncio.wait([task])
+    model.gate.set()
+    assert work == pytest.approx(20_000, rel=0.8)
+    assert (account.held, account.parts, account.work_s) == (0, 0, 0.0)
+
+
+async def test_a_large_request_is_not_starved_by_small_ones(devices: Devices) -> None:
+    model = FakeModel(seconds=0.002)
+    model.gate.set()
+    intake = opened(devices, model, max_batch_tokens=20)
+    done = asyncio.Event()
+    served = 0
+
+    async def keep_asking(number: int) -> None:
+        nonlocal served
+        word = 0
+        while not done.is_set():
+            word += 1
+            await score(intake, 10, word=10_000 * number + word)
+            served += 1
+
+    small = [asyncio.create_task(keep_asking(number + 1)) for number in range(8)]
+    await until(lambda: served > 20)
+    before = served
+    large = await score(intake, *[10] * 100, word=7)
+    done.set()
+    await asyncio.gather(*small)
+    assert all(isinstance(result, Estimate) for result in large)
+    assert 50 <= served - before <= 400  # both have got on: the large one with about half of the device
+
+
+async def test_models_of_one_device_whose_requests_wait_for_its_room_all_finish() -> None:
+    devices = Devices(max_queued_tokens=64)
+    model, other = FakeModel(), FakeModel()
+    model.gate.set()
+    other.gate.set()
+    intakes = [opened(devices, one, name=name, max_batch_tokens=16) for name, one in (("a", model), ("b", other))]
+    tasks = [
+        score(intakes[n % 2], *[1 + (n + m) % 16 for m in range(100)], word=n + 1, admitted=n % 4 > 0)
+        for n in range(16)
+    ]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    answered = [result for result in results if isinstance(result, list)]
+    assert len(answered) >= 12
+    assert all(isinstance(one, Estimate) for result in answered for one in result)
+    assert devices.get("fake").queued_tokens == 0
+    await devices.close()

@@ -9,6 +9,7 @@ import pytest
 
 from reward_service.engine.devices import Devices
 from reward_service.engine.engine import Estimate, Item, ItemError, Priority
+from reward_service.engine.forward import Layout
 from reward_service.engine.lanes import FAILING_BATCHES
 from reward_service.engine.rendering import Rendered
 from reward_service.errors import DeadlineExceeded, EngineFailed, NotFinite, NotReady, RenderingFailed
@@ -28,7 +29,7 @@ async def test_512_concurrent_items_are_answered_in_few_batches(devices: Devices
     assert len(model.batches) <= 4
     assert sum(batch["items"] for _, batch in seen.batches) == 513
     assert devices.get("fake").queued_tokens == 0
-    assert devices.get("fake").tokens_per_s > 0
+    assert devices.get("fake").thread.tokens_per_s("m") > 0
 
 
 async def test_items_whose_caller_has_left_never_reach_the_device(devices: Devices) -> None:
@@ -189,3 +190,53 @@ async def test_close_finishes_what_was_accepted_and_takes_no_more(devices: Devic
     model.gate.set()
     assert [value(result) for result in await task] == [20 + n for n in range(8)]
     await asyncio.gather(closing, first)
+
+
+class Unchoosable(FakeModel):
+    """A model among whose work no batch can be chosen, as long as it is `broken`."""
+
+    broken = True
+
+    @property
+    def layout(self) -> Layout:  # type: ignore[override]
+        if self.broken:
+            raise RuntimeError("no layout")
+        return Layout.PADDED
+
+
+async def test_a_failure_to_choose_a_batch_is_reported_and_the_thread_goes_on(devices: Devices) -> None:
+    model, other = Unchoosable(), FakeModel()
+    model.gate.set()
+    intake, sound = opened(devices, model), opened(devices, other, name="sound")
+    first = await busy(sound, other)
+    waiting = [score(intake, text(3, 5)), score(intake, text(4, 6), text(4, 7))]
+    await queued(intake, 3)
+    other.gate.set()
+    for task in waiting:
+        for result in await task:
+            assert isinstance(result, ItemError)
+            assert isinstance(result.error, EngineFailed)
+            assert "no layout" in result.error.detail
+    assert "no layout" in (intake.lane.failure or "")
+    assert sound.lane.failure is None
+    await first
+    assert devices.get("fake").queued_tokens == 0
+    model.broken = False
+    assert value((await score(intake, text(3, 8)))[0]) == 8
+    assert intake.lane.failure is None
+
+
+async def test_a_failure_to_choose_what_is_prepared_ahead_is_reported_too(devices: Devices) -> None:
+    model, other = Unchoosable(), FakeModel()
+    model.gate.set()
+    intake = opened(devices, model, max_batch_tokens=10)
+    sound = opened(devices, other, name="sound")
+    first = await busy(sound, other)  # while it runs, a full batch of the other model would be prepared
+    task = score(intake, *[text(5, 20 + n) for n in range(8)])
+    results = await task
+    assert {type(result.error) for result in results if isinstance(result, ItemError)} == {EngineFailed}
+    assert not first.done()
+    other.gate.set()
+    await first
+    model.broken = False
+    assert value((await score(intake, text(3, 8)))[0]) == 8

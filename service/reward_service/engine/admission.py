@@ -6,51 +6,62 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from reward_service.engine.engine import Item
-from reward_service.errors import Overloaded
+from reward_service.engine.doors import Arrival, Door, Room
+from reward_service.engine.engine import Item, Priority
 
 MAX_SLICE_TOKENS = 32_768
 MAX_BYTES_PER_TOKEN = 64
 """No real text has longer tokens on average: an item of more bytes than this allows is refused unrendered."""
 
 
-def size_bytes(item: Item) -> int:
-    """Bytes of what is rendered of an item."""
+def content(item: Item) -> bytes:
+    """What is rendered of an item, before it is."""
     parts = [item.text, item.tools, item.messages]
-    return len(json.dumps(parts, ensure_ascii=False, default=str).encode(errors="surrogatepass"))
+    return json.dumps(parts, ensure_ascii=False, default=str).encode(errors="surrogatepass")
 
 
 class Account:
     """The tokens that one device may hold, waiting or computing. Used from one event loop.
 
     A new request enters at once or is told when to come back; a request that is inside waits for room in turn, and
-    goes before new ones.
+    goes before new ones. Requests of one slice, larger ones, rollouts and jobs have doors of their own, so that none
+    of them keeps another out. `tokens_per_s` is how fast a model is answered, 0 before that is known.
     """
 
-    def __init__(self, budget: int, seconds: Callable[[int], float]) -> None:
+    def __init__(self, budget: int, tokens_per_s: Callable[[str], float]) -> None:
         self.budget = budget
         self.held = 0
-        self._seconds = seconds
+        self.parts = 0
+        self._doors = {(priority, large): Door(tokens_per_s) for priority in Priority for large in (False, True)}
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
     def share(self) -> int:
-        """Most tokens of one request, so that a large one leaves room for others."""
-        return max(1, self.budget // 4)
+        """Most tokens of one request: all that are inside in part hold half of the budget, the rest is for others."""
+        return max(self.slice_tokens, self.budget // (2 * max(1, self.parts)))
 
     @property
     def slice_tokens(self) -> int:
         """About how many tokens are rendered at once."""
-        return max(1, min(MAX_SLICE_TOKENS, self.budget // 8))
+        return max(1, min(MAX_SLICE_TOKENS, self.budget // 16))
 
-    def enter(self, tokens: int) -> None:
-        """Takes room for a request's first slice; raises Overloaded when there is none now."""
-        if self._waiting or not self._fits(tokens):
-            wait_s = self._seconds(self.held)
-            raise Overloaded(
-                f"{self.held} of {self.budget} tokens are queued; come back in {wait_s:.0f} s", retry_after_s=wait_s
-            )
-        self.held += tokens
+    @property
+    def work_s(self) -> float:
+        """How long the device needs for all that is inside, what is not in its queue yet included."""
+        return sum(door.work_s for door in self._doors.values())
+
+    def door(self, arrival: Arrival) -> Door:
+        """Where a request enters."""
+        return self._doors[arrival.priority, arrival.tokens > arrival.first]
+
+    def enter(self, arrival: Arrival) -> None:
+        """Takes room for a request's first slice; raises Overloaded when it may not enter now."""
+        fits = not self._waiting and self._fits(arrival.first)
+        urgent = [door for (priority, _), door in self._doors.items() if priority < arrival.priority]
+        self.door(arrival).enter(
+            arrival, Room(self.budget, self.held, open=fits), urgent_s=sum(door.work_s for door in urgent)
+        )
+        self.held += arrival.first
 
     async def wait(self, tokens: int) -> None:
         """Takes room for more of a request that is inside, in turn."""
@@ -94,31 +105,49 @@ class Account:
 
 @dataclass(slots=True)
 class Hold:
-    """What one request holds of an account; `close` gives all of it back.
+    """What one request holds of an account, and what it brings yet; `close` gives all of it back.
 
     Whatever it holds is being rendered or queued for the device, so room comes back while others wait for theirs.
     """
 
     account: Account
-    inside: bool = False
+    arrival: Arrival | None = None
     held: int = 0
+    to_come: int = 0
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def take(self, tokens: int) -> None:
-        """Takes room for the next slice; the first enters now or raises Overloaded, unless the request is inside."""
-        if not self.inside:
-            self.account.enter(tokens)
+    async def enter(self, arrival: Arrival, *, admitted: bool) -> None:
+        """Takes room for the first slice: now or Overloaded, in turn when the request is `admitted` already."""
+        if admitted:
+            await self.account.wait(arrival.first)
         else:
-            while self.held and self.held + tokens > self.account.share:
-                self._freed.clear()
-                await self._freed.wait()
-            await self.account.wait(tokens)
-        self.inside = True
+            self.account.enter(arrival)
+        self.arrival, self.held, self.to_come = arrival, arrival.first, arrival.tokens - arrival.first
+        self.account.parts += self.to_come > 0
+        self._count(arrival.tokens)
+
+    async def take(self, tokens: int) -> None:
+        """Takes room for the next slice, in turn."""
+        while self.held and self.held + tokens > self.account.share:
+            self._freed.clear()
+            await self._freed.wait()
+        await self.account.wait(tokens)
         self.held += tokens
+        came = min(tokens, self.to_come - 1)  # all has come when the caller says so
+        self.to_come -= came
+        self._count(tokens - came)
+
+    def complete(self) -> None:
+        """Nothing more comes."""
+        if self.to_come:
+            self.account.parts -= 1
+        self._count(-self.to_come)
+        self.to_come = 0
 
     def correct(self, tokens: int) -> None:
         """Counts the tokens that rendering found instead of the estimate."""
         self.held += tokens
+        self._count(tokens)
         self.account.correct(tokens)
         self._freed.set()
 
@@ -128,7 +157,12 @@ class Hold:
 
     def close(self) -> None:
         """Gives everything back."""
+        self.complete()
         self.release(self.held)
+
+    def _count(self, tokens: int) -> None:
+        if self.arrival is not None:
+            self.account.door(self.arrival).inside[self.arrival.model] += tokens
 
 
 @dataclass(slots=True)

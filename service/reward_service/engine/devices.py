@@ -16,22 +16,13 @@ class Device:
 
     def __init__(self, name: str, max_queued_tokens: int, observer: Observer | None) -> None:
         self.name = name
-        self.thread = DeviceThread(name, observer)
-        self.account = Account(max_queued_tokens, self.seconds)
+        self.thread = DeviceThread(name, observer, parts=lambda: self.account.parts)
+        self.account = Account(max_queued_tokens, self.thread.tokens_per_s)
 
     @property
     def queued_tokens(self) -> int:
         """Tokens that wait or are being computed."""
         return self.account.held
-
-    @property
-    def tokens_per_s(self) -> float:
-        """What the device computed lately; 0 before the first batch."""
-        return self.thread.tokens_per_s
-
-    def seconds(self, tokens: int) -> float:
-        """How long so many tokens will take, at least a second: what a caller without room is told to wait."""
-        return max(1.0, tokens / self.tokens_per_s) if self.tokens_per_s else 1.0
 
 
 class Devices:
@@ -60,7 +51,7 @@ class Devices:
 
     def remote(self, name: str) -> RemoteDevice:
         """What computes a model that batches by itself; it is shared with no other."""
-        return self._remotes.setdefault(name, RemoteDevice(name, self._max_queued_tokens))
+        return self._remotes.setdefault(name, RemoteDevice(name, self._max_queued_tokens, self._observer))
 
     @property
     def queues(self) -> tuple[Device | RemoteDevice, ...]:

@@ -109,6 +109,10 @@ class Engine(Protocol):
     def failure(self) -> str | None:
         """Why it cannot score now, in one sentence; None when it can."""
 
+    @property
+    def work_s(self) -> float:
+        """How long what it has accepted will take; 0 as long as that is not known."""
+
     async def start(self) -> None:
         """Load and warm up; raises what hinders it."""
 

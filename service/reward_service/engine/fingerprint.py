@@ -71,10 +71,26 @@ def description_parts(folder: Path, config: ClassifierConfig, max_tokens: int) -
             "reasoning": config.reasoning,
         }
     )
-    patterns = ["config.json", *TOKENIZER_FILES, *(["**/*.py"] if config.trust_remote_code else [])]
-    for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
+    for path in _description_files(folder, config):
         yield path.relative_to(folder).as_posix().encode()
         yield _content(path)
+
+
+Stamp = tuple[int, int, int]
+
+
+def stamps(folder: Path, config: ClassifierConfig) -> dict[str, Stamp]:
+    """The model's files with what changes when one is written to or replaced: inode, size, time of change (ns)."""
+    stamped = {}
+    for path in [*_description_files(folder, config), *weight_files(folder)]:
+        status = path.stat()
+        stamped[str(path)] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return stamped
+
+
+def _description_files(folder: Path, config: ClassifierConfig) -> list[Path]:
+    patterns = ["config.json", *TOKENIZER_FILES, *(["**/*.py"] if config.trust_remote_code else [])]
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
 def _weight_digests(folder: Path) -> Iterator[bytes]:

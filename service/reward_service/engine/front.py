@@ -27,6 +27,11 @@ class Front:
             raise self._not_ready()
         return self._card
 
+    @property
+    def work_s(self) -> float:
+        """How long its device needs for what was accepted."""
+        return 0.0 if self._entrance is None else self._entrance.queue.account.work_s
+
     async def score(
         self,
         items: Sequence[Item],

@@ -8,14 +8,18 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from reward_service.engine.admission import MAX_BYTES_PER_TOKEN, Account, Hold, Yardstick, size_bytes, slices
+from reward_service.engine.admission import MAX_BYTES_PER_TOKEN, Account, Hold, Yardstick, content, slices
 from reward_service.engine.devices import Device
+from reward_service.engine.doors import Arrival
 from reward_service.engine.engine import Estimate, Item, ItemError, Priority
 from reward_service.engine.lanes import Lane
 from reward_service.engine.rendering import Rendered
 from reward_service.engine.score_cache import ModelScores
 from reward_service.errors import DeadlineExceeded, NotReady, ServiceError, TooLarge
+from reward_service.telemetry import Stage
 
+SAMPLE = 16
+"""So many items of a large request tell how many tokens it has."""
 Render = Callable[[Item], Rendered]
 Result = Estimate | ItemError
 
@@ -63,8 +67,8 @@ class Entrance:
         self._open += 1
         self._empty.clear()
         try:
-            hold, scores = Hold(self.queue.account, inside=admitted), self.scores if use_cache else None
-            return await Request(self, items, priority, deadline, hold, scores).run()
+            scores = self.scores if use_cache else None
+            return await Request(self, items, priority, deadline, admitted, Hold(self.queue.account), scores).run()
         finally:
             self._open -= 1
             if not self._open:
@@ -124,6 +128,7 @@ class Request:
     items: Sequence[Item]
     priority: Priority
     deadline: float
+    admitted: bool
     hold: Hold
     scores: ModelScores | None
     results: dict[int, Result] = field(default_factory=dict)
@@ -150,18 +155,45 @@ class Request:
 
     async def _feed(self) -> None:
         for indices, estimated in slices(self._sized(), self.intake.queue.account.slice_tokens):
-            await self.hold.take(estimated)
+            with Stage("admit"):
+                await self._admit(len(indices), estimated)
             items = [self.items[index] for index in indices]
             loop = asyncio.get_running_loop()
-            rendered = await loop.run_in_executor(self.intake.rendering, self.intake.render_all, items)
+            with Stage("render"):
+                rendered = await loop.run_in_executor(self.intake.rendering, self.intake.render_all, items)
             checked = dict(zip(indices, map(self._check, rendered), strict=True))
             tokens = {index: one.tokens for index, one in checked.items() if isinstance(one, Rendered)}
-            kept = await self._kept(checked)
+            with Stage("score_cache"):
+                kept = await self._kept(checked)
             self.hold.correct(sum(tokens[index] for index in tokens.keys() - kept.keys()) - estimated)
             self.intake.yardstick.learn(sum(self.sizes[index] for index in tokens), sum(tokens.values()))
             self.results.update(kept)
             for index in [index for index in checked if index not in kept]:
                 self._queue(index, checked[index])
+        self.hold.complete()
+
+    async def _admit(self, count: int, tokens: int) -> None:
+        """Room for the next slice of `count` items."""
+        if self.hold.arrival is None:
+            await self.hold.enter(self._arrival(count, tokens), admitted=self.admitted)
+        else:
+            await self.hold.take(tokens)
+
+    def _arrival(self, count: int, first: int) -> Arrival:
+        """The request as a door sees it; one that comes back is known by its texts."""
+        some = self.items[:: max(1, len(self.items) // SAMPLE)]
+        tokens = first
+        if count < len(self.items):
+            size = sum(len(content(item)) for item in some) * len(self.items) // len(some)
+            tokens = max(first + 1, self.intake.yardstick.estimate(size))
+        return Arrival(
+            key=hash((len(self.items), *map(_text, some))),
+            model=self.intake.queue.model,
+            tokens=tokens,
+            first=first,
+            left_s=self.deadline - time.monotonic(),
+            priority=self.priority,
+        )
 
     async def _kept(self, checked: Mapping[int, Rendered | ServiceError]) -> dict[int, Result]:
         """The results that need not be computed: they hold no room."""
@@ -175,7 +207,7 @@ class Request:
         """Index and estimated tokens of each item that may be rendered."""
         budget = self.intake.queue.account.budget
         for index, item in enumerate(self.items):
-            self.sizes[index] = size = size_bytes(item)
+            self.sizes[index] = size = len(content(item))
             if size > budget * MAX_BYTES_PER_TOKEN:
                 self.results[index] = ItemError(TooLarge(f"{size} bytes cannot fit the {budget} tokens of the queue"))
             else:
@@ -202,9 +234,15 @@ class Request:
         if not answer.cancelled():
             self.results[index] = result = answer.result()
             self.answers.discard(answer)
+            self.queued_tokens -= rendered.tokens
             self.hold.release(rendered.tokens)
             if self.scores is not None and isinstance(result, Estimate):
                 self.scores.put(rendered, result)
+
+
+def _text(item: Item) -> str:
+    """What tells an item from most others."""
+    return item.text or "" if item.messages is None else str(item.messages[-1].get("content"))
 
 
 def render_all(render: Render, items: Sequence[Item]) -> list[Rendered | ServiceError]:

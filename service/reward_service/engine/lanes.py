@@ -58,6 +58,11 @@ class Lane:
         """Order of the oldest that waits; something must."""
         return next(self.waiting.in_age()).order
 
+    def fail(self, error: EngineFailed) -> None:
+        """The model is out of order until a batch succeeds."""
+        self._failed_batches = FAILING_BATCHES
+        self._failed_at, self._last_error = time.monotonic(), error.detail
+
     def note(self, outputs: Sequence[Outputs]) -> None:
         """Counts batches in which everything failed; NaN is an answer of a device that works."""
         failures = [one.detail for one in outputs if isinstance(one, EngineFailed)]

@@ -1,7 +1,7 @@
 """A model folder or hub id to a loaded model and tokenizer: safetensors only, no invented weights, no code unasked."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils.logging import disable_progress_bar
 
 from reward_service.config import ClassifierConfig
-from reward_service.engine.fingerprint import INDEX, SINGLE, weight_files
+from reward_service.engine.fingerprint import INDEX, SINGLE, Stamp, stamps, weight_files
 from reward_service.engine.heads import head_in_float32
 from reward_service.engine.positions import bound_of
 from reward_service.errors import NotReady, ServiceError
@@ -24,11 +24,12 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model that can score, and what goes with it."""
+    """A model that can score, and what goes with it; `stamps` are those of its files before they were read."""
 
     model: nn.Module
     tokenizer: Any
     folder: Path
+    stamps: Mapping[str, Stamp]
     labels: tuple[str, ...]
     pad_token_id: int | None
     max_tokens: int
@@ -61,7 +62,7 @@ def find_folder(config: ClassifierConfig, files: Sequence[str] = HUB_FILES) -> P
     """Where a model's files lie; of a hub's model those that `files` match are fetched."""
     local = Path(config.source).expanduser()
     if local.is_dir():
-        return local
+        return local.resolve()  # a link may be set to another folder while the model loads
     from huggingface_hub import snapshot_download  # late: a folder needs no hub
 
     patterns = [*files, *(["*.py"] if config.trust_remote_code else [])]
@@ -69,6 +70,7 @@ def find_folder(config: ClassifierConfig, files: Sequence[str] = HUB_FILES) -> P
 
 
 def _load(config: ClassifierConfig, folder: Path, device: str) -> Loaded:
+    before = stamps(folder, config)
     disable_progress_bar()  # a service's log is no place for one
     trust = config.trust_remote_code
     model_config = AutoConfig.from_pretrained(folder, trust_remote_code=trust)
@@ -82,6 +84,7 @@ def _load(config: ClassifierConfig, folder: Path, device: str) -> Loaded:
         output_loading_info=True,
     )
     _refuse_invented_weights(config, info)
+    _own_memory(model)
     model.config.use_cache = False
     head_in_float32(model, model.config.num_labels)
     text_config = model.config.get_text_config()
@@ -89,6 +92,7 @@ def _load(config: ClassifierConfig, folder: Path, device: str) -> Loaded:
         model=model.eval().requires_grad_(False).to(device),
         tokenizer=load_tokenizer(folder, trust),
         folder=folder,
+        stamps=before,
         labels=tuple(model.config.id2label[index] for index in range(model.config.num_labels)),
         pad_token_id=getattr(text_config, "pad_token_id", None),
         max_tokens=min(config.max_tokens, _positions(model, text_config)),
@@ -115,6 +119,12 @@ def _refuse_invented_weights(config: ClassifierConfig, info: dict[str, Any]) -> 
         raise NotReady(
             f"model {config.name!r}: {config.source} is no trained reward model: it has no weights for {shown}"
         )
+
+
+def _own_memory(model: nn.Module) -> None:
+    """Weights may lie in the file's pages: who overwrites the file would change the scores, or end the process."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> Any:

@@ -1,7 +1,8 @@
-"""How this process gets its memory from the system, where that decides how fast a CPU computes."""
+"""How this process gets its memory from the system, and gives back that of a model."""
 
 import ctypes
 import functools
+import gc
 import os
 import sys
 
@@ -9,8 +10,8 @@ ARENA_MAX, MMAP_THRESHOLD, TRIM_THRESHOLD = -8, -3, -1
 LARGEST_THRESHOLD = 32 << 20
 LARGEST_FREE = 128 << 20
 KERNEL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "LRU_CACHE_CAPACITY": "16"}
-"""Kernels that oneDNN keeps, by shape. Packs rarely have the same length twice: the 1,024 of the default take 1.5 GB and
-are not used again."""
+"""Kernels that oneDNN keeps, by shape. Packs rarely have the same length twice: the 1,024 of the default take 1.5 GB
+and are not used again."""
 
 
 def keep_few_kernels() -> None:
@@ -35,3 +36,20 @@ def keep_freed_memory() -> bool:
     options = ((ARENA_MAX, 1), (MMAP_THRESHOLD, LARGEST_THRESHOLD), (TRIM_THRESHOLD, LARGEST_FREE))
     accepted = [mallopt(option, value) == 1 for option, value in options]
     return all(accepted)
+
+
+def release_memory() -> None:
+    """Blocking: frees what closed engines leave behind, on the device too.
+
+    Models hold themselves in cycles, and those that were loaded before a `gc.freeze` are in no ordinary collection.
+    """
+    frozen = gc.get_freeze_count() > 0
+    gc.unfreeze()
+    gc.collect()
+    if frozen:
+        gc.freeze()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""How long a batch of a model will take, from how long its batches took."""
+"""How long a batch of a model will take, and what waits for it, from how long its batches took."""
 
 FADES = 0.25
 """Weight of the newest batch in the rate of its kind."""
@@ -25,3 +25,20 @@ class Pace:
     def expect(self, tokens: int, longest: int) -> float:
         """Seconds that a batch will probably take; 0 before the first."""
         return tokens * (self.rate(longest) or 0.0)
+
+
+class Speed:
+    """Tokens per second at which a model computes what waits; 0 before its first batch."""
+
+    def __init__(self) -> None:
+        self.tokens_per_s = 0.0
+
+    def learn(self, tokens: int, seconds: float, *, busy: bool) -> None:
+        """Counts a batch. A slow one counts only when it left others of its model waiting: small batches are slow."""
+        rate = tokens / max(seconds, 1e-9)
+        quicker = rate > self.tokens_per_s
+        if not self.tokens_per_s:
+            self.tokens_per_s = rate
+        elif quicker or busy:
+            weight = FADES if quicker else FADES / 2  # the first batches take long, since layers are compiled then
+            self.tokens_per_s = 1 / ((1 - weight) / self.tokens_per_s + weight / rate)

@@ -8,6 +8,7 @@ from reward_service.engine.engine import Priority
 from reward_service.engine.lanes import Batch, Lane
 from reward_service.engine.rendering import Rendered
 from reward_service.engine.waiting import Work
+from reward_service.errors import EngineFailed
 
 OLDEST_EVERY = 8
 """Every so many batches the oldest work goes first, so that nothing waits for ever behind higher priorities."""
@@ -59,12 +60,14 @@ class Running:
 class Picking:
     """The lanes of a device and at most one batch per priority that was picked ahead.
 
-    `drop` is told of work that nobody waits for any more. Used by one thread at a time.
+    `drop` is told of work that nobody waits for any more, `parts` says how many requests come in parts now. Used by
+    one thread at a time.
     """
 
-    def __init__(self, drop: Callable[[Sequence[Work]], None]) -> None:
+    def __init__(self, drop: Callable[[Sequence[Work]], None], parts: Callable[[], int] = lambda: 0) -> None:
         self.lanes: list[Lane] = []
         self._drop = drop
+        self._parts = parts
         self._ahead: list[Batch] = []
         self._orders = self._batches = 0
         self._clock_s = 0.0
@@ -143,6 +146,19 @@ class Picking:
                 return self._take(lane, works)
         return None
 
+    def clear(self, error: EngineFailed) -> list[Work]:
+        """Everything that waits or was picked ahead, which leaves the queue; its lanes have failed."""
+        lost = [work for batch in self._ahead for work in batch.works]
+        failed = {batch.lane for batch in self._ahead} | {lane for lane in self.lanes if lane.waiting}
+        for batch in self._ahead:
+            batch.leave()
+        self._ahead = []
+        for lane in failed:
+            lost += lane.waiting.clear()
+            lane.looks_at = 0
+            lane.fail(error)
+        return lost
+
     def _hasten(self, work: Work, priority: Priority) -> None:
         """An equal item has come for work that is computed or picked ahead: its batch becomes as urgent."""
         work.priority = min(work.priority, priority)
@@ -197,30 +213,38 @@ class Picking:
         return window, choose(lane.forward.layout, window, lane.max_batch_tokens) if window else []
 
     def _take(self, lane: Lane, works: list[Work]) -> Batch:
+        """Takes work out of the queue, once nothing can go wrong with it any more.
+
+        Turns go on with half of what is computed, so that newcomers leave that half to the requests that come in parts.
+        """
+        self._clock_s = lane.served_s
+        batch = self._batch(lane, works)
         for work in works:
             lane.waiting.remove(work)
         lane.looks_at = 0
-        self._clock_s = lane.served_s
-        return self._batch(lane, works)
+        lane.turn += sum(work.tokens for work in works) // (2 * max(1, self._parts()))
+        return batch
 
     def _batch(self, lane: Lane, works: list[Work]) -> Batch:
         """Charges the lane with what it will probably cost, so that the next choice counts it already."""
         tokens, longest = computed_tokens(lane.forward.layout, works), max(work.tokens for work in works)
         expected_s = lane.pace.expect(tokens, longest)
+        priority = min(work.priority for work in works)
+        batch = Batch(lane, works, borne(lane.forward.layout, works), tokens, expected_s, priority)
         lane.served_s += expected_s
         lane.computing.update((work.rendered.key, work) for work in works)
-        priority = min(work.priority for work in works)
-        return Batch(lane, works, borne(lane.forward.layout, works), tokens, expected_s, priority)
+        return batch
 
     def _from_ahead(self, batch: Batch | None, now: float) -> Batch | None:
         """The batch, or what is still wanted of it, to be prepared again then; None when that is nothing."""
         if batch is None:
             return None
-        self._ahead.remove(batch)
         unwanted = [work for work in batch.works if not work.wanted(now)]
-        if not unwanted:
-            return batch
+        rest: Batch | None = batch
+        if unwanted:
+            batch.leave()
+            wanted = [work for work in batch.works if work not in unwanted]
+            rest = self._batch(batch.lane, wanted) if wanted else None
+        self._ahead.remove(batch)
         self._drop(unwanted)
-        batch.leave()
-        wanted = [work for work in batch.works if work not in unwanted]
-        return self._batch(batch.lane, wanted) if wanted else None
+        return rest

@@ -14,15 +14,20 @@ from reward_service.engine.computing import compute
 from reward_service.engine.engine import Estimate, ItemError, Priority
 from reward_service.engine.forward import Forward, Pause
 from reward_service.engine.lanes import Batch, Lane, Outputs
+from reward_service.engine.pace import Speed
 from reward_service.engine.picking import Picking, Running
 from reward_service.engine.rendering import Rendered
 from reward_service.engine.waiting import Waiter, Work
 from reward_service.errors import DeadlineExceeded, EngineFailed, ServiceError
+from reward_service.telemetry.context import current_request_id, working_for_batch
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.002
 """A pause that finds nothing to compute is not followed by another look for so long."""
+
+
+NAMED_REQUESTS = 8
 
 
 class Observer(Protocol):
@@ -43,19 +48,18 @@ class DeviceThread:
     on which the first lane was opened.
     """
 
-    def __init__(self, device: str, observer: Observer | None = None) -> None:
+    def __init__(self, device: str, observer: Observer | None = None, parts: Callable[[], int] = lambda: 0) -> None:
         self.device = device
-        self.tokens_per_s = 0.0
         self._observer = observer
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)  # for the thread that computes
         self._full = threading.Condition(self._lock)  # for the thread that prepares
-        self._picking = Picking(self._drop)
+        self._picking = Picking(self._drop, parts)
+        self._speeds: dict[str, Speed] = {}
         self._running: Running | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads: list[threading.Thread] = []
         self._closing = False
-        self._recent_tokens = self._recent_s = 0.0
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -78,6 +82,11 @@ class DeviceThread:
         with self._lock:
             self._picking.lanes.remove(lane)
 
+    def tokens_per_s(self, model: str) -> float:
+        """How fast a model computes what waits; 0 before its first batch."""
+        speed = self._speeds.get(model)
+        return 0.0 if speed is None else speed.tokens_per_s
+
     async def close(self) -> None:
         """Finishes what waits, then stops the threads."""
         with self._lock:
@@ -96,7 +105,7 @@ class DeviceThread:
         future takes the item out, unless someone else waits for it too.
         """
         answer: asyncio.Future[Estimate | ItemError] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(answer, deadline, time.monotonic(), rendered.response_tokens)
+        waiter = Waiter(answer, deadline, time.monotonic(), rendered.response_tokens, current_request_id())
         with self._lock:
             work = self._picking.add(lane, rendered, priority, ahead)
             work.waiters[answer] = waiter
@@ -126,7 +135,7 @@ class DeviceThread:
     def _next(self) -> Running | None:
         with self._lock:
             self._running = None
-            while (batch := self._picking.next(time.monotonic())) is None:
+            while (batch := self._picked(self._picking.next)) is None:
                 if self._closing:
                     return None
                 self._work.wait()
@@ -152,11 +161,21 @@ class DeviceThread:
             while not self._closing:
                 # Behind a long batch nothing is picked: short ones are computed in its pauses.
                 if self._running is not None and not self._running.batch.long:
-                    batch = self._picking.full(time.monotonic())
+                    batch = self._picked(self._picking.full)
                     if batch is not None:
                         batch.preparing = True
                         return batch
                 self._full.wait()
+            return None
+
+    def _picked(self, pick: Callable[[float], Batch | None]) -> Batch | None:
+        """What `pick` chooses. A failure to choose is one of everything that waits; the thread goes on without it."""
+        try:
+            return pick(time.monotonic())
+        except Exception as error:
+            log.exception("no batch could be chosen on %s", self.device)
+            failed = EngineFailed(f"no batch could be chosen: {type(error).__name__}: {error}")
+            self._answer([(work, ItemError(failed)) for work in self._picking.clear(failed)])
             return None
 
     def _pause(self, running: Running) -> None:
@@ -177,6 +196,10 @@ class DeviceThread:
         return None if batch is None else Running(batch, time.monotonic())
 
     def _serve(self, running: Running, pause: Pause) -> None:
+        with working_for_batch(functools.partial(self._requests_of, running.batch)):
+            self._serve_batch(running, pause)
+
+    def _serve_batch(self, running: Running, pause: Pause) -> None:
         batch = running.batch
         try:
             outputs = compute(batch.lane.forward, [work.rendered for work in batch.works], pause, batch.prepared)
@@ -189,6 +212,12 @@ class DeviceThread:
                 batch.lane.note([failed])
             self._answer([(work, ItemError(failed)) for work in batch.works])
 
+    def _requests_of(self, batch: Batch) -> list[str]:
+        """The requests that wait for a batch, for a log line; the first of them are enough to find it by."""
+        with self._lock:
+            waiting = [waiter.request_id for work in batch.works for waiter in work.waiters.values()]
+        return list(dict.fromkeys(name for name in waiting if name))[:NAMED_REQUESTS]
+
     def _finish(self, running: Running, outputs: Sequence[Outputs]) -> None:
         batch, now = running.batch, time.monotonic()
         seconds, tokens = running.own_s(now), sum(work.tokens for work in batch.works)
@@ -199,7 +228,9 @@ class DeviceThread:
         with self._lock:
             batch.leave()
             batch.charge(seconds, outputs)
-            self._measure(tokens, seconds)
+            speed = self._speeds.setdefault(batch.lane.model, Speed())
+            whole = running is self._running  # not a short one that was computed in a pause
+            speed.learn(tokens, seconds, busy=whole and bool(batch.lane.waiting))
         if self._observer is not None:
             self._observer.on_batch(
                 batch.lane.model,
@@ -213,11 +244,6 @@ class DeviceThread:
     def _drop(self, works: Sequence[Work]) -> None:
         late = ItemError(DeadlineExceeded("the time that the request allowed was over before the item was computed"))
         self._answer([(work, late) for work in works])
-
-    def _measure(self, tokens: int, seconds: float) -> None:
-        self._recent_tokens = 0.9 * self._recent_tokens + tokens
-        self._recent_s = 0.9 * self._recent_s + seconds
-        self.tokens_per_s = self._recent_tokens / max(self._recent_s, 1e-9)
 
     def _answer(self, answered: Answered) -> None:
         if answered and self._loop is not None:

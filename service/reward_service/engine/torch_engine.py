@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from reward_service.config import ClassifierConfig
 from reward_service.engine.devices import Devices
-from reward_service.engine.engine import EngineCard
-from reward_service.engine.fingerprint import fingerprint
+from reward_service.engine.engine import EngineCard, Fingerprint
+from reward_service.engine.fingerprint import fingerprint, stamps
 from reward_service.engine.forward import Forward
 from reward_service.engine.front import Front
 from reward_service.engine.intake import LaneQueue
@@ -53,6 +53,18 @@ def _forward(config: ClassifierConfig, loaded: Loaded, probe: NDArray[np.int32])
             return packed
     bound = bound_of(loaded.model.config.get_text_config())  # type: ignore[operator,union-attr]
     return padded_forward(loaded.model, probe, loaded.pad_token_id, batches=bound is None or loaded.max_tokens <= bound)
+
+
+def _fingerprint(config: ClassifierConfig, loaded: Loaded) -> Fingerprint:
+    """That of the files which were loaded; NotReady when they are not the same any more."""
+    try:
+        found = fingerprint(loaded.folder, config, loaded.max_tokens)
+        changed = stamps(loaded.folder, config) != loaded.stamps
+    except (OSError, ValueError) as error:
+        raise NotReady(f"model {config.name!r}: {config.source} cannot be read any more: {error}") from error
+    if changed:
+        raise NotReady(f"model {config.name!r}: {config.source} changed while it was read: load it when it is complete")
+    return found
 
 
 class TorchEngine(Front):
@@ -98,7 +110,7 @@ class TorchEngine(Front):
         card = EngineCard(
             engine="torch",
             labels=loaded.labels,
-            fingerprint=fingerprint(loaded.folder, config, loaded.max_tokens),
+            fingerprint=_fingerprint(config, loaded),
             dtype=config.dtype,
             device=resolve_device(config.device),
             max_tokens=loaded.max_tokens,

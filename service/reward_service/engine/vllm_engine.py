@@ -152,6 +152,13 @@ class VllmQueue:
             log.exception("vLLM failed on an item of %d tokens", sent.tokens)
             return ItemError(EngineFailed(f"vLLM failed on this conversation: {type(error).__name__}: {error}"))
         self._device.answered(sent.tokens)
+        self._device.note_call(
+            self.model,
+            items=1,
+            tokens=rendered.tokens,
+            computed_tokens=sent.tokens,
+            seconds=time.monotonic() - started,
+        )
         return self._estimate(outputs[-1], rendered, sent, started)
 
     def _estimate(self, output: Any, rendered: Rendered, sent: Rendered, started: float) -> Result:

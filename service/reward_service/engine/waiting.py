@@ -22,6 +22,7 @@ class Waiter:
     deadline: float
     since: float
     response_tokens: int | None
+    request_id: str | None = None
 
     def here(self, now: float) -> bool:
         """Whether the caller still wants the answer."""
@@ -97,6 +98,14 @@ class Waiting:
         left = len(self._ranked) - len(self._works)
         if not self._works or left > SPARSE + len(self._works) // 4:
             self._ranked = [place for place in self._ranked if place[1].place is place]
+
+    def clear(self) -> list[Work]:
+        """All that waited."""
+        works = list(self._works.values())
+        for work in works:
+            work.place = None
+        self._works, self._ranked, self.tokens = {}, [], 0
+        return works
 
     def in_rank(self) -> Iterator[Work]:
         """What is to be computed first comes first."""

@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from reward_service.baselines import Baselines, CannedKey, Lookup, RowsKey, SnapshotKey
-from reward_service.catalog import Catalog
+from reward_service.catalog import Models, in_use
 from reward_service.config import ResponseBaseline, StoredBaseline
 from reward_service.engine.engine import Estimate, Item, ItemError, Priority
 from reward_service.errors import DeadlineExceeded, ExpectationFailed, ServiceError, StoreUnavailable
@@ -15,6 +15,7 @@ from reward_service.objectives import Objective
 from reward_service.rewards.scales import Array
 from reward_service.scoring.preparing import Prepared, Refused, with_response
 from reward_service.scoring.referring import Evidence
+from reward_service.telemetry import Span, Stage
 
 T = TypeVar("T")
 Results = list[Estimate | ItemError]
@@ -36,12 +37,13 @@ class Gathering:
     `deadline` is the request's; what other requests may wait for too (canned responses) gets `shared_deadline`.
     """
 
-    catalog: Catalog
+    models: Models
     baselines: Baselines
     objective: Objective
     conversations: Sequence[Prepared | Refused]
     expected_revisions: Mapping[str, int]
     use_cache: bool
+    priority: Priority
     deadline: float
     shared_deadline: float
     spent: list[Estimate] = field(default_factory=list)
@@ -50,7 +52,10 @@ class Gathering:
         """Ask models and store at once; the first failure of a whole question cancels the others and is raised."""
         try:
             async with asyncio.TaskGroup() as group:
-                asked = {name: group.create_task(self._model(name)) for name in self.objective.models}
+                gate = self._gate()
+                first, *rest = sorted(self.objective.models, key=lambda name: name != gate)
+                asked = {first: group.create_task(self._model(first, admitted=False))}
+                asked |= {name: group.create_task(self._model(name, admitted=True)) for name in rest}
                 lookup, canned = await self._stored()
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
@@ -59,7 +64,12 @@ class Gathering:
         estimates = {name: self._in_order(of_conversations) for name, (of_conversations, _) in answers.items()}
         return Gathered(estimates, Evidence(lookup, canned, responses), self.spent)
 
-    async def _model(self, name: str) -> tuple[Results, dict[tuple[int, str], Results]]:
+    def _gate(self) -> str:
+        """The model that admits the request, once for all: the busiest of those that the reward needs."""
+        needed = [term.model for term in self.objective.terms if term.weight > 0]
+        return max(needed or self.objective.models, key=lambda name: self.models[name].engine.work_s)
+
+    async def _model(self, name: str, *, admitted: bool) -> tuple[Results, dict[tuple[int, str], Results]]:
         """A model's results for the conversations, and for the responses that the request gives as references."""
         items = [prepared.item for prepared in self._prepared()]
         asked = self._asked_responses(name)
@@ -68,8 +78,10 @@ class Gathering:
             for _, t, p in asked
         ]
         everything = [*items, *(item for batch in batches for item in batch)]
-        inside = name != self.objective.models[0]  # one request is admitted once: its other models wait for room
-        results = await self._score_or_fail(name, everything, self.deadline, admitted=inside, use_cache=self.use_cache)
+        with Span("score", model=name, items=len(everything)):
+            results = await self._score_or_fail(
+                name, everything, self.deadline, admitted=admitted, use_cache=self.use_cache
+            )
         rest = iter(results[len(items) :])
         of_terms = {(i, t): [next(rest) for _ in batch] for (i, t, _), batch in zip(asked, batches, strict=True)}
         return results[: len(items)], of_terms
@@ -90,32 +102,41 @@ class Gathering:
     ) -> Results:
         if not items:
             return []
-        engine = self.catalog[model].engine
+        engine = self.models[model].engine
         results = await engine.score(
-            items, priority=Priority.ROLLOUT, deadline=deadline, admitted=admitted, use_cache=use_cache
+            items, priority=self.priority, deadline=deadline, admitted=admitted, use_cache=use_cache
         )
         self.spent += [result for result in results if isinstance(result, Estimate)]
         return results
 
     async def _stored(self) -> tuple[Lookup | ServiceError, dict[CannedKey, Array | ServiceError]]:
-        """Stored references in one round trip, then what canned responses are still missing."""
+        """Stored references in one round trip, then what canned responses are missing; those need no store."""
         rows, snapshots, canned = self._keys()
         policies = {*self.objective.policies, *self.expected_revisions}
-        try:
-            lookup = await self._in_time(self.baselines.look_up(rows, canned, policies, snapshots))
-        except (StoreUnavailable, DeadlineExceeded) as error:
-            if self.expected_revisions:
-                raise
-            return error, dict.fromkeys(canned, error)
-        self._check_revisions(lookup)
-        missing = [key for key in canned if key not in lookup.canned]
+        lookup = await self._lookup(rows, canned, policies, snapshots)
+        known: dict[CannedKey, Array | ServiceError] = {} if isinstance(lookup, ServiceError) else dict(lookup.canned)
+        missing = [key for key in canned if key not in known]
         if not missing:
-            return lookup, dict(lookup.canned)
+            return lookup, known
         try:
             computed = await self._in_time(self.baselines.canned(missing, lambda keys: self._canned(keys, canned)))
         except (StoreUnavailable, DeadlineExceeded) as error:
-            return lookup, {**lookup.canned, **dict.fromkeys(missing, error)}
-        return lookup, {**lookup.canned, **computed}
+            return lookup, {**known, **dict.fromkeys(missing, error)}
+        return lookup, {**known, **computed}
+
+    async def _lookup(
+        self, rows: set[RowsKey], canned: Collection[CannedKey], policies: set[str], snapshots: set[SnapshotKey]
+    ) -> Lookup | ServiceError:
+        """What the store has, or why it cannot say; raised only if the request expects revisions."""
+        try:
+            with Stage("look_up"):
+                lookup = await self._in_time(self.baselines.look_up(rows, canned, policies, snapshots))
+        except (StoreUnavailable, DeadlineExceeded) as error:
+            if self.expected_revisions:
+                raise
+            return error
+        self._check_revisions(lookup)
+        return lookup
 
     async def _in_time(self, question: Coroutine[Any, Any, T]) -> T:
         """The answer to a question, or DeadlineExceeded at the request's deadline."""
@@ -130,16 +151,17 @@ class Gathering:
     async def _canned(
         self, keys: Sequence[CannedKey], prompts: Mapping[CannedKey, tuple[str, Prepared]]
     ) -> list[Array | ServiceError]:
-        """The outputs for canned responses to the prompts of this request."""
+        """The outputs for canned responses to this request's prompts; others may still want them when it has left."""
         outputs: dict[CannedKey, Array | ServiceError] = {}
-        for model in self.objective.models:
-            mine = [key for key in keys if prompts[key][0] == model]
-            items = [
-                with_response(prompts[k][1].prompt or (), k.response, tools=prompts[k][1].item.tools) for k in mine
-            ]
-            results = await self._score_or_fail(model, items, self.shared_deadline, admitted=True, use_cache=True)
-            for key, result in zip(mine, results, strict=True):
-                outputs[key] = result.error if isinstance(result, ItemError) else result.outputs
+        with in_use(self.models.values()):
+            for model in self.objective.models:
+                mine = [key for key in keys if prompts[key][0] == model]
+                items = [
+                    with_response(prompts[k][1].prompt or (), k.response, tools=prompts[k][1].item.tools) for k in mine
+                ]
+                results = await self._score_or_fail(model, items, self.shared_deadline, admitted=True, use_cache=True)
+                for key, result in zip(mine, results, strict=True):
+                    outputs[key] = result.error if isinstance(result, ItemError) else result.outputs
         return [outputs[key] for key in keys]
 
     def _keys(self) -> tuple[set[RowsKey], set[SnapshotKey], dict[CannedKey, tuple[str, Prepared]]]:
@@ -148,7 +170,7 @@ class Gathering:
         snapshots: set[SnapshotKey] = set()
         canned: dict[CannedKey, tuple[str, Prepared]] = {}
         for term in self.objective.terms:
-            fingerprint = self.catalog[term.model].fingerprint
+            fingerprint = self.models[term.model].fingerprint
             needing = {
                 p.prompt_key: p for p in self._prepared() if p.prompt_key is not None and term.name not in p.references
             }

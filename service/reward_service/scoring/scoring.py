@@ -1,25 +1,26 @@
 """The one path from a request to its rewards, for the API, jobs and evaluation."""
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from reward_service.baselines import Baselines, Lookup
-from reward_service.catalog import Catalog
+from reward_service.catalog import Catalog, Model, Models
 from reward_service.config import LimitsConfig
+from reward_service.engine.engine import Priority
 from reward_service.errors import ExpectationFailed, ServiceError, TooLarge
 from reward_service.objectives import Objective, ObjectiveCatalog, Term
 from reward_service.schemas import Conversation, Expectation, PolicyUsed, ScoreAnswer, ScoreRequest
 from reward_service.scoring.answering import conversation_scores, models_used, timings, usage
 from reward_service.scoring.gathering import Gathered, Gathering
+from reward_service.scoring.noting import note_outcome, note_request
 from reward_service.scoring.outcome import Outcome, combined, off_loop
 from reward_service.scoring.preparing import Prepared, Refused, prepared
 from reward_service.scoring.referring import found_for
 from reward_service.scoring.terms import Evaluated, evaluate
-from reward_service.telemetry import Metrics
+from reward_service.telemetry import Metrics, Stage
 
 
 class Scoring:
@@ -40,39 +41,54 @@ class Scoring:
         self._metrics = metrics
 
     async def score(self, request: ScoreRequest, *, strict: bool, with_references: bool) -> ScoreAnswer:
-        """The answer to a request; with `strict`, the first error of a conversation is raised instead."""
-        started = time.monotonic()
+        """The answer to a request; with `strict`, the first error of a conversation is raised instead.
+
+        All of it is of the objective and the models that are there when it comes, whatever is reloaded meanwhile.
+        """
         objective = self._objectives.choose(request.objective)
+        with self._catalog.lease(objective.models) as models:
+            return await self._score(request, objective, models, strict=strict, with_references=with_references)
+
+    async def _score(
+        self, request: ScoreRequest, objective: Objective, models: Models, *, strict: bool, with_references: bool
+    ) -> ScoreAnswer:
+        started = time.monotonic()
         expect = request.expect or Expectation()
         self._check(request, objective, expect)
         conversations = await off_loop(len(request.conversations), partial(prepared, request.conversations, objective))
         if strict:
             _raise_first(conversations, [c.error if isinstance(c, Refused) else None for c in conversations])
         gathered = await Gathering(
-            catalog=self._catalog,
+            models=models,
             baselines=self._baselines,
             objective=objective,
             conversations=conversations,
             expected_revisions=expect.baselines or {},
             use_cache=request.cache,
+            priority=Priority[request.priority.upper()],
             deadline=started + min(request.timeout_s or np.inf, self._limits.request_timeout_s),
             shared_deadline=started + self._limits.request_timeout_s,
         ).run()
-        outcome = await off_loop(len(conversations), partial(self._outcome, objective, conversations, gathered))
+        with Stage("combine"):
+            outcome = await off_loop(len(conversations), partial(_outcome, objective, models, conversations, gathered))
         if strict:
             _raise_first(conversations, outcome.errors)
-        self._note(objective, outcome)
-        scores = partial(conversation_scores, objective, conversations, outcome, with_references=with_references)
-        return ScoreAnswer(
+        note_outcome(self._metrics, objective, outcome)
+        with Stage("serialise"):
+            write = partial(conversation_scores, objective, conversations, outcome, with_references=with_references)
+            scores = await off_loop(len(conversations), write)
+        answer = ScoreAnswer(
             objective=objective.name,
             objective_hash=objective.hash,
             recipe=objective.recipe,
-            scores=await off_loop(len(conversations), scores),
-            models=models_used({name: self._catalog[name] for name in objective.models}),
+            scores=scores,
+            models=models_used(models),
             baselines=_policies(objective, gathered),
             usage=usage(gathered.spent),
             timings_ms=timings(gathered.spent, time.monotonic() - started),
         )
+        note_request(gathered.spent, answer)
+        return answer
 
     def _check(self, request: ScoreRequest, objective: Objective, expect: Expectation) -> None:
         """Refuse a request that is too large, or that expects another server, before any work."""
@@ -92,23 +108,17 @@ class Scoring:
                     f"expect.models.{name}: {fingerprint!r} expected, it is {self._catalog[name].fingerprint!r}"
                 )
 
-    def _outcome(
-        self, objective: Objective, conversations: Sequence[Prepared | Refused], gathered: Gathered
-    ) -> Outcome:
-        evaluated = [self._evaluate(term, conversations, gathered) for term in objective.terms]
-        return combined(objective, evaluated)
 
-    def _evaluate(self, term: Term, conversations: Sequence[Prepared | Refused], gathered: Gathered) -> Evaluated:
-        found = found_for(term, self._catalog[term.model].fingerprint, conversations, gathered.evidence)
-        return evaluate(term, gathered.estimates[term.model], found)
+def _outcome(
+    objective: Objective, models: Models, conversations: Sequence[Prepared | Refused], gathered: Gathered
+) -> Outcome:
+    evaluated = [_evaluate(term, models[term.model], conversations, gathered) for term in objective.terms]
+    return combined(objective, evaluated)
 
-    def _note(self, objective: Objective, outcome: Outcome) -> None:
-        self._metrics.conversations.labels(objective.name).inc(len(outcome.errors))
-        for code, count in Counter(error.code for error in outcome.errors if error is not None).items():
-            self._metrics.errors.labels(code).inc(count)
-        used = Counter(found.source for one in outcome.terms for found in one.found if found is not None)
-        for source, count in used.items():
-            self._metrics.baselines.labels(source).inc(count)
+
+def _evaluate(term: Term, model: Model, conversations: Sequence[Prepared | Refused], gathered: Gathered) -> Evaluated:
+    found = found_for(term, model.fingerprint, conversations, gathered.evidence)
+    return evaluate(term, gathered.estimates[term.model], found)
 
 
 def _to_score(request: ScoreRequest) -> int:

@@ -40,7 +40,10 @@ class StoredReferences:
 
     async def put(self, request: PutBaselines) -> BaselinesWritten:
         """Store the references of every entry, or of none; responses are scored first."""
-        model = self._catalog[request.model]
+        with self._catalog.lease([request.model]) as models:
+            return await self._put(request, models[request.model])
+
+    async def _put(self, request: PutBaselines, model: Model) -> BaselinesWritten:
         await self._baselines.check_writable(request.policy, request.policy_revision)
         result = await self._baselines.put(
             fingerprint=model.fingerprint,

@@ -192,9 +192,20 @@ class Dispatcher:
             log.exception("model %s: a call to %s failed", self.model, server.url)
             self._answer_all(batch, EngineFailed(f"the call failed: {type(error).__name__}: {error}"))
         else:
-            self._device.answered(sum(one.tokens for one in batch))
+            self._note(call)
             for one, row in zip(batch, rows, strict=True):
                 _answer(one, self._result(one, row, call))
+
+    def _note(self, call: Trip) -> None:
+        sent = sum(one.tokens for one in call.batch)
+        self._device.answered(sent)
+        self._device.note_call(
+            self.model,
+            items=len(call.batch),
+            tokens=sum(one.item.tokens for one in call.batch),
+            computed_tokens=sent,
+            seconds=time.monotonic() - call.started,
+        )
 
     def _timeout_s(self, call: Trip) -> float:
         """Until the last deadline; half of it where another server can be tried then."""
