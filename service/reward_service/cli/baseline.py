@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
@@ -12,8 +13,9 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from reward_service.api.app import create_app
+from reward_service.api.app import in_process_app
 from reward_service.cli.prompts import PromptRow, read_prompts
+from reward_service.cli.score import KEY_VARIABLE
 from reward_service.client import AsyncClient
 from reward_service.config import read_config
 from reward_service.service import running
@@ -25,6 +27,8 @@ baseline = typer.Typer(
 RESPONSES_PER_CALL = 256
 PROMPTS_PER_CALL = 512
 SHOWN = 10
+REACHED_S = 5.0
+"""How soon a service must answer for the first time: a wrong URL is told at once, and a restart later waited for."""
 
 Url = Annotated[str | None, typer.Option("--url", help="a running service", show_default=False)]
 ConfigFile = Annotated[
@@ -153,10 +157,13 @@ def _with_client(
 @asynccontextmanager
 async def _client(url: str | None, config: Path | None) -> AsyncIterator[AsyncClient]:
     if config is None:
-        async with AsyncClient(str(url)) as client:
+        key = os.environ.get(KEY_VARIABLE)
+        async with AsyncClient(str(url), api_key=key, deadline_s=REACHED_S) as client:
+            await client.models()
+        async with AsyncClient(str(url), api_key=key) as client:
             yield client
         return
     async with running(read_config(config)) as service:
-        transport = httpx.ASGITransport(create_app(service))
+        transport = httpx.ASGITransport(in_process_app(service))
         async with AsyncClient("http://in-process", transport=transport) as client:
             yield client

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 import yaml
 
@@ -12,11 +11,13 @@ from reward_service import __version__
 from reward_service.api.app import routed_app
 from reward_service.cli.baseline import baseline
 from reward_service.cli.demo import run_demo
+from reward_service.cli.keys import key
 from reward_service.cli.parity import run_parity
+from reward_service.cli.score import score
 from reward_service.cli.serving import run_server
-from reward_service.client import RequestFailed
+from reward_service.client import RequestFailed, Unavailable
 from reward_service.config import read_config
-from reward_service.errors import ConfigError, ServiceError
+from reward_service.errors import ConfigError, JobStopped, ServiceError
 
 app = typer.Typer(
     name="reward-service",
@@ -26,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(baseline, name="baseline")
+app.command()(key)
+app.command()(score)
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="the TOML file", show_default=False)]
 
 
@@ -83,11 +86,11 @@ def main() -> None:
     """Run the command line; an expected failure is one message and exit code 1, never a traceback."""
     try:
         app()
-    except ConfigError as error:
+    except (ConfigError, JobStopped) as error:
         sys.exit(str(error))
     except ServiceError as error:
         sys.exit(f"{error.title}: {error.detail}")
     except RequestFailed as error:
         sys.exit(str(error))
-    except httpx.TransportError as error:
+    except Unavailable as error:
         sys.exit(f"the service cannot be reached: {error}")

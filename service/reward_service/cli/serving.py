@@ -2,20 +2,26 @@
 
 import asyncio
 import gc
+import logging
 import math
 import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import typer
 import uvicorn
 
 from reward_service.api.app import create_app
+from reward_service.cli.connections import Connection, allow_descriptors
 from reward_service.config import Config
 from reward_service.service import Service, running
+from reward_service.telemetry import configure_logs
+
+log = logging.getLogger(__name__)
 
 GRACE_S = 5
 """Seconds over the longest request, so that what was accepted is finished before the service ends."""
@@ -27,7 +33,9 @@ OnceReady = Callable[[uvicorn.Server, str], Awaitable[None]]
 
 def run_server(config: Config) -> None:
     """Serve `config` until a signal ends it."""
-    run(serve(config, announce))
+    telemetry = config.telemetry
+    configure_logs(telemetry.log_format, telemetry.log_level)
+    run(serve(config, announce if telemetry.log_format == "text" else announce_in_log))
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -58,29 +66,40 @@ async def serve(config: Config, once_ready: OnceReady, *, prepare: Prepare | Non
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which also tells when it listens."""
+    """uvicorn's server, which also tells when it listens and when it ends."""
 
-    def __init__(self, settings: uvicorn.Config) -> None:
+    def __init__(self, settings: uvicorn.Config, on_ending: Callable[[], None]) -> None:
         super().__init__(settings)
         self.listening = asyncio.Event()
+        self._on_ending = on_ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen."""
         await super().startup(sockets=sockets)
         self.listening.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop to listen, and finish what was accepted."""
+        self._on_ending()
+        await super().shutdown(sockets=sockets)
+
 
 async def listen(service: Service, bound: socket.socket, once_ready: OnceReady) -> None:
     """Serve a started service on a bound socket until told to exit; call `once_ready(server, url)` when it answers."""
+    app, limits = create_app(service), service.config.limits
+    allow_descriptors(limits.max_connections)
     settings = uvicorn.Config(
-        create_app(service),
+        app,
+        http=cast(type[Connection], partial(Connection, limits=limits)),
+        ws="none",
         lifespan="off",
+        log_config=None,
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(service.config.limits.request_timeout_s) + GRACE_S,
+        timeout_graceful_shutdown=math.ceil(limits.request_timeout_s) + GRACE_S,
     )
     gc.freeze()  # what is loaded stays: no later collection looks through it again
-    server = Server(settings)
+    server = Server(settings, on_ending=partial(setattr, app.state, "ending", True))
     ready = asyncio.create_task(_once_ready(server, _url(bound), once_ready))
     try:
         await server.serve(sockets=[bound])
@@ -107,6 +126,11 @@ async def _once_ready(server: Server, url: str, once_ready: OnceReady) -> None:
 async def announce(_server: uvicorn.Server, url: str) -> None:
     """Say where the service listens."""
     typer.echo(f"serving on {url}  (API page: {url}/docs; Ctrl-C ends)")
+
+
+async def announce_in_log(_server: uvicorn.Server, url: str) -> None:
+    """Say so in the log, for who collects lines of one form only."""
+    log.info("serving on %s", url)
 
 
 def bind(host: str, port: int) -> socket.socket:
