@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,20 +39,33 @@ class ServiceProcess:
 
     def __init__(self, config: Path) -> None:
         self._config = config
+        self._lines: list[str] = []
+        self._listens_or_ended = threading.Event()
         self.url = ""
 
     def __enter__(self) -> Self:
         arguments = [*COMMAND, "serve", "-c", str(self._config)]
         self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        lines = self._process.stdout
-        assert lines is not None
-        printed = ""
-        for line in lines:
-            printed += line
-            if found := re.search(r"serving on (http://\S+)", line):
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._listens_or_ended.wait()
+        assert self.url, self.printed
+        return self
+
+    def _read(self) -> None:
+        """Until the end: a process whose lines nobody reads stands still."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line)
+            if found := re.search(r'serving on (http://[^\s"]+)', line):
                 self.url = found[1]
-                return self
-        raise AssertionError(printed)
+                self._listens_or_ended.set()
+        self._listens_or_ended.set()
+
+    @property
+    def printed(self) -> str:
+        """All that it has printed until now, logs too."""
+        return "".join(self._lines)
 
     def ended_by(self, number: signal.Signals) -> int:
         """The exit code after a signal."""
@@ -67,5 +81,6 @@ class ServiceProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.ended_by(signal.SIGTERM)
+        self._reader.join()
         assert self._process.stdout is not None
         self._process.stdout.close()

@@ -15,7 +15,7 @@ class ScriptedEngine:
 
     "nan" and "boom" are the failures of a model and of a device; `raises` is raised for a call as a whole. A response
     cut at the length limit has the number of the configuration, and no tokens. `calls` keeps the items of each call,
-    `admitted` whether it was part of a request that was inside already.
+    `admitted` whether it was part of a request that was inside already, `priorities` what went before what.
     """
 
     def __init__(self, name: str, labels: Sequence[str] = ("LABEL_0",), *, variance: float | None = None) -> None:
@@ -29,8 +29,10 @@ class ScriptedEngine:
             max_tokens=4096,
         )
         self.failure: str | None = None
+        self.work_s = 0.0
         self.calls: list[list[Item]] = []
         self.admitted: list[bool] = []
+        self.priorities: list[Priority] = []
         self.raises: Exception | None = None
         self.gate: asyncio.Event | None = None
         self.cancelled = 0
@@ -54,6 +56,7 @@ class ScriptedEngine:
         """The numbers that stand in the items, once the gate is open."""
         self.calls.append(list(items))
         self.admitted.append(admitted)
+        self.priorities.append(priority)
         if self.raises is not None:
             raise self.raises
         try:
