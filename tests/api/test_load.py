@@ -78,7 +78,7 @@ async def test_callers_that_hang_up_leave_nothing_computing(url: str) -> None:
             await http.post(f"{url}/v1/score", json={"objective": "good", "conversations": asked})
 
         results = await asyncio.gather(*(ask(i) for i in range(24)), return_exceptions=True)
-    assert sum(isinstance(result, httpx.TimeoutException) for result in results) > 12
+    assert sum(isinstance(result, httpx.TimeoutException) for result in results) > 3  # others are told to come back
     assert await settled(url, "reward_service_queued_tokens") == 0
     after = await settled(url, "reward_service_batch_items_sum")  # a batch that runs already is finished
     assert after - computed < 24 * 64 / 2
