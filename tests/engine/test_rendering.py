@@ -200,3 +200,23 @@ def test_the_response_s_tokens_are_counted(family: str) -> None:
     assert renderer(tokenizer).render(response("end")).response_tokens in (1, 2)
     assert renderer(tokenizer).render(response("")).response_tokens == 0
     assert renderer(tokenizer).render(Item(text="hello")).response_tokens is None
+
+
+def test_a_text_that_cannot_fit_is_refused_without_being_tokenized(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tokenizer_of("bos")
+    strict, cutting = (renderer(tokenizer, max_tokens=16, on_too_long=way) for way in ("error", "truncate_left"))
+    assert len(cutting.render(Item(text="word " * 300)).ids) == 16
+    monkeypatch.setattr(strict, "_tokenizer", None)
+    with pytest.raises(ConversationTooLong, match="1500 characters, more than the 16 tokens"):
+        strict.render(Item(text="word " * 300))
+
+
+def test_beginnings_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reward_service.engine.rendering.LONGEST_KEPT", 1000)
+    tokenizer = tokenizer_of("pad_is_eos")
+    rendering = renderer(tokenizer)
+    for words, kept in ((100, 1), (400, 1)):
+        item = Item(messages=[{"role": "user", "content": "word " * words}, TURNS[1]])
+        expected = tokenizer.apply_chat_template(item.messages, tokenize=True, return_dict=False)
+        assert rendering.render(item).ids.tolist() == expected
+        assert rendering._tokens_of_beginning.cache_info().currsize == kept

@@ -57,7 +57,7 @@ class Front:
         """Lets requests in; kept scores are those of the card's fingerprint and of what else decides the numbers."""
         scores = self._devices.scores_of(self._config.name, card.fingerprint.value + numerics)
         self._card = card
-        self._entrance = Entrance(queue, render, self._devices.rendering, scores)
+        self._entrance = Entrance(queue, render, self._devices.rendering, scores, max_tokens=card.max_tokens)
 
     async def _shut(self) -> None:
         """Finishes what was accepted and lets no more in."""

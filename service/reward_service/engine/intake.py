@@ -47,8 +47,17 @@ class Queue(Protocol):
 class Entrance:
     """Where the requests of one model enter."""
 
-    def __init__(self, queue: Queue, render: Render, rendering: Executor, scores: ModelScores | None = None) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        render: Render,
+        rendering: Executor,
+        scores: ModelScores | None = None,
+        *,
+        max_tokens: int | None = None,
+    ) -> None:
         self.queue = queue
+        self.max_tokens = max_tokens
         self.rendering = rendering
         self.scores = scores
         self.render_all = functools.partial(render_all, render)
@@ -185,7 +194,8 @@ class Request:
         tokens = first
         if count < len(self.items):
             size = sum(len(content(item)) for item in some) * len(self.items) // len(some)
-            tokens = max(first + 1, self.intake.yardstick.estimate(size))
+            most = len(self.items) * (self.intake.max_tokens or size)
+            tokens = max(first + 1, min(most, self.intake.yardstick.estimate(size)))
         return Arrival(
             key=hash((len(self.items), *map(_text, some))),
             model=self.intake.queue.model,
@@ -206,12 +216,13 @@ class Request:
     def _sized(self) -> Iterator[tuple[int, int]]:
         """Index and estimated tokens of each item that may be rendered."""
         budget = self.intake.queue.account.budget
+        most = min(budget, self.intake.max_tokens or budget)  # of an item: the rest is refused or cut off
         for index, item in enumerate(self.items):
             self.sizes[index] = size = len(content(item))
             if size > budget * MAX_BYTES_PER_TOKEN:
                 self.results[index] = ItemError(TooLarge(f"{size} bytes cannot fit the {budget} tokens of the queue"))
             else:
-                yield index, min(budget, self.intake.yardstick.estimate(size))
+                yield index, min(most, self.intake.yardstick.estimate(size))
 
     def _check(self, rendered: Rendered | ServiceError) -> Rendered | ServiceError:
         budget = self.intake.queue.account.budget

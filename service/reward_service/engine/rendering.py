@@ -18,6 +18,10 @@ REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 Key = tuple[bytes, int]
 MARK = "<<END-OF-RESPONSE>> "
 KEPT_BEGINNINGS = 256
+LONGEST_KEPT = 65_536
+"""Characters of a beginning; longer ones are tokenized each time, so that the kept ones stay under 64 MB."""
+MAX_CHARACTERS_PER_TOKEN = 64
+"""No real text has longer tokens on average: more characters than this allows are too long without being counted."""
 
 
 class Encoding(Protocol):
@@ -119,6 +123,7 @@ class Renderer:
 
     def _encode(self, item: Item, unfinished: bool) -> tuple[list[int], int | None]:
         if item.messages is None:
+            self._refuse_hopeless(item.text or "")
             return self.encode_text(item.text or ""), None
         if not item.messages:
             raise RenderingFailed("the conversation has no messages")
@@ -126,18 +131,33 @@ class Renderer:
             raise RenderingFailed("the model's tokenizer has no chat template: send `text` that is already rendered")
         messages = self._prepare(item.messages)
         text = (self._up_to_mark if unfinished else self._apply)(messages, item.tools)
+        self._refuse_hopeless(text)
         tail = "" if unfinished else self._end_of_turn
         beginning, rest = self._cuts.split(text, len(text) - len(messages[-1].get("content") or "") - len(tail or ""))
         encoding = self._tokenized(rest)
-        ids = [*(self._tokens_of_beginning(beginning) if beginning else ()), *encoding["input_ids"]]
+        ids = [*self._beginning(beginning), *encoding["input_ids"]]
         return ids, self._count_response(encoding, rest, messages[-1], tail)
 
     def _tokenized(self, text: str) -> Encoding:
         """Templates write the BOS themselves, so the tokenizer adds none, as in apply_chat_template(tokenize=True)."""
         return self._tokenizer(text, add_special_tokens=False, verbose=False)
 
-    def _tokens_of(self, beginning: str) -> list[int]:
-        return self._tokenized(beginning)["input_ids"]
+    def _beginning(self, text: str) -> list[int]:
+        if len(text) > LONGEST_KEPT:
+            return self._tokenized(text)["input_ids"]
+        found: list[int] = self._tokens_of_beginning(text).tolist() if text else []
+        return found
+
+    def _tokens_of(self, beginning: str) -> NDArray[np.int32]:
+        return np.asarray(self._tokenized(beginning)["input_ids"], np.int32)
+
+    def _refuse_hopeless(self, text: str) -> None:
+        """A text that cannot fit takes no time to be tokenized, unless its end is what is wanted."""
+        if self._config.on_too_long == "error" and len(text) > self._max_tokens * MAX_CHARACTERS_PER_TOKEN:
+            raise ConversationTooLong(
+                f"the conversation has {len(text)} characters, more than the {self._max_tokens} tokens that the model"
+                " reads can hold"
+            )
 
     def encode_text(self, text: str) -> list[int]:
         """The tokens of a text that is rendered already; a BOS or CLS that it starts with is not added again."""
