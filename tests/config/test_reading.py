@@ -104,7 +104,7 @@ BAD = {
         objective() + '[server]\ndefault_objective = "p"\n',
         ["server.default_objective: no objective 'p'", "valid: o"],
     ),
-    "unknown store": (MODEL + '[store]\nurl = "mysql://x"\n', ["store.url: 'mysql://x'", "memory://", "sqlite:///"]),
+    "unknown store": (MODEL + '[store]\nurl = "mysql://x"\n', ["store.url: 'mysql://...'", "memory://", "sqlite:///"]),
     "store without file": (MODEL + '[store]\nurl = "sqlite:///"\n', ["store.url", "names no file"]),
     "limit of zero": (
         MODEL + "[limits]\nmax_queued_tokens = 0\n",

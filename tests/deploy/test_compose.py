@@ -112,7 +112,7 @@ def test_a_replica_has_the_time_to_finish_what_it_accepted(profile: str, tmp_pat
 
 def test_redis_keeps_what_it_is_given() -> None:
     settings = dict(line.split(" ", 1) for line in (DEPLOY / "redis.conf").read_text().splitlines() if line[0] != "#")
-    assert (settings["appendonly"], settings["maxmemory-policy"]) == ("yes", "noeviction")
+    assert (settings["appendonly"], settings["maxmemory-policy"]) == ("yes", "volatile-lru")
     assert services()["redis"]["deploy"]["resources"]["limits"]["memory"] == "3g"
     assert settings["maxmemory"] == "2gb"
 

@@ -120,6 +120,38 @@ def test_haproxy_takes_the_file() -> None:
     assert [line for line in warnings if "could not resolve address 'replica-" not in line] == []
 
 
+ALERTED = """
+rule_files: [alerts.yml]
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series:
+      - {series: 'reward_service_store_up{instance="writes-refused"}', values: "0 1x3 0 1x3 0 1x3 0 1x3 0 1x60"}
+      - {series: 'reward_service_store_errors_total{instance="writes-refused",operation="update"}', values: "0+1x80"}
+      - {series: 'reward_service_store_errors_total{instance="one-blip",operation="update"}', values: "0x8 9x80"}
+    alert_rule_test:
+      - {eval_time: 9m, alertname: StoreFailing, exp_alerts: []}
+      - eval_time: 12m
+        alertname: StoreFailing
+        exp_alerts:
+          - exp_labels: {instance: writes-refused, severity: critical}
+            exp_annotations:
+              summary: "calls of writes-refused to the store keep failing: a full store reads and refuses to write"
+      - {eval_time: 12m, alertname: StoreDown, exp_alerts: []}
+"""
+
+
+def test_a_store_that_reads_and_refuses_to_write_is_told_of_and_a_blip_is_not(tmp_path: Path) -> None:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed")
+    shutil.copy(DEPLOY / "prometheus/alerts.yml", tmp_path)
+    (tmp_path / "alerted.yml").write_text(ALERTED)
+    line = [tool, "test", "rules", str(tmp_path / "alerted.yml")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_promtool_takes_the_configuration_and_the_alerts(tmp_path: Path) -> None:
     tool = shutil.which("promtool")
     if tool is None:

@@ -1,6 +1,7 @@
 """A Redis that is gone, frozen, full, read-only or loading: said as it is, at once, and used again when it is back."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -140,6 +141,39 @@ async def test_a_full_server_refuses_writes_entirely_and_still_reads(opened: tup
     server.command("CONFIG", "SET", "maxmemory", "0")
     await store.put_many({"b": b"3"})
     assert await store.scan("") == [("b", b"3")]
+
+
+async def test_a_full_server_can_be_emptied_by_an_update_that_also_writes_and_does_all_of_it(
+    opened: tuple[RedisServer, Store],
+) -> None:
+    server, store = opened
+    await store.put_many({"a": b"1", "b": b"1", "c": b"1", "d": b"1"})
+    server.command("CONFIG", "SET", "maxmemory", "1")
+    large = bytes(1_000_000)
+    assert await store.update(["a", "b", "c", "d", "e"], lambda _: [b"2", None, large, None, b"2"])
+    assert await store.scan("") == [("a", b"2"), ("c", large), ("e", b"2")]
+    assert "is full (maxmemory)" in await failure(store.update(["a", "c"], lambda _: [b"3", b"3"]))
+    assert await store.scan("") == [("a", b"2"), ("c", large), ("e", b"2")]
+
+
+async def test_a_server_that_cannot_save_is_read_also_after_an_outage(tmp_path: Path) -> None:
+    (folder := tmp_path / "lost").mkdir()
+    with RedisServer(folder) as server:
+        store = open_store(server.url, timeout_s=0.5)
+        await store.put_many({"a": b"1"})
+        shutil.rmtree(folder)
+        server.command("CONFIG", "SET", "save", "3600 1")
+        server.command("BGSAVE")
+        async with asyncio.timeout(BACK_LIMIT_S):
+            while server.command("INFO", "persistence")["rdb_last_bgsave_status"] == "ok":
+                await asyncio.sleep(0.01)
+        server.pause()
+        assert "no answer" in await failure(store.get_many(["a"]))
+        server.resume()
+        assert await back(store, "a") == [b"1"]
+        assert "MISCONF" in await failure(store.put_many({"a": b"2"}))
+        assert await store.get_many(["a"]) == [b"1"]
+        await store.close()
 
 
 async def test_a_replica_that_takes_no_writes_says_so_and_is_used_when_it_is_promoted(

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import re
 import time
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from reward_service.telemetry import ACCESS, configure_logs
 from tests.conftest import ROOT, Start
@@ -127,6 +129,24 @@ def test_lines_of_libraries_and_warnings_take_the_same_form(lines: Lines) -> Non
     logging.getLogger("reward_service.engine").debug("below the level")
     told = [(line["logger"], line["level"]) for line in lines()]
     assert told == [("uvicorn.error", "warning"), ("py.warnings", "warning")]
+
+
+def test_a_uvicorn_that_ran_before_in_this_process_leaves_no_trace_on_the_form(stream: io.StringIO) -> None:
+    uvicorn.Config("", log_level="error")
+    configure_logs("json", "info", stream)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).warning("Invalid HTTP request received.")
+        assert logging.getLogger(name).handlers == []
+    told = [json.loads(line)["logger"] for line in stream.getvalue().splitlines()]
+    assert told == ["uvicorn", "uvicorn.error", "uvicorn.access"]
+
+
+@pytest.mark.parametrize("text", ["good", "bad \udcff"])
+def test_a_number_that_json_does_not_know_is_null(stream: io.StringIO, text: str) -> None:
+    configure_logs("json", "info", stream)
+    logging.getLogger("reward_service.engine").info(text, extra={"raw": [math.nan, 1.5, -math.inf], "loss": math.inf})
+    line = json.loads(stream.getvalue(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert (line["message"], line["raw"], line["loss"]) == (text, [None, 1.5, None], None)
 
 
 def configure_logs_again_for_this_filter() -> None:

@@ -1,5 +1,10 @@
-"""Store URLs: what one may say, read once, and shown without its password."""
+"""Store URLs: what one may say, read once, and shown without its password.
 
+An error quotes only what cannot be a password that was written in the wrong place: no query, and nothing that stands
+beside a host until the host and its port are known to be those.
+"""
+
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,7 +35,7 @@ class RedisAddress:
     """A store in Redis: one server (`hosts` has one, or `socket_path` is given), a Sentinel group or a Cluster.
 
     With Sentinel, `hosts` are the sentinels and `service` names the master that they watch. `shown` is the URL without
-    user name and password.
+    user name, password and query.
     """
 
     shown: str
@@ -52,14 +57,9 @@ def store_address(url: str) -> Address:
     """What a store URL says; a ValueError, which never shows a password, when it is not one."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in READERS:
-        raise ValueError(f"{shown_url(url)!r} names no known store; valid: {', '.join(FORMS)}")
+        what = f"'{scheme}://...'" if separator and SCHEME.fullmatch(scheme) else f"a text that is no URL {UNSHOWN}"
+        raise ValueError(f"{what} names no known store; valid: {', '.join(FORMS)}")
     return READERS[scheme](scheme, rest)
-
-
-def shown_url(url: str) -> str:
-    """The URL without user name and password, which may stand before the last `@`."""
-    scheme, separator, rest = url.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _memory(_scheme: str, _rest: str) -> MemoryAddress:
@@ -69,24 +69,25 @@ def _memory(_scheme: str, _rest: str) -> MemoryAddress:
 def _sqlite(_scheme: str, rest: str) -> SqliteAddress:
     if not rest.startswith("/") or rest == "/":
         raise ValueError(
-            f"'sqlite://{rest}' names no file; valid: sqlite:///relative/path.db or sqlite:////absolute/path.db"
+            "'sqlite://...' names no file; valid: sqlite:///relative/path.db or sqlite:////absolute/path.db"
         )
     return SqliteAddress(rest[1:])
 
 
 def _redis(scheme: str, rest: str) -> RedisAddress:
     username, password, where = _credentials(rest)
-    shown = f"{scheme}://{where}"
     location, _, query = where.partition("?")
+    shown = f"{scheme}://{location}"
     base, _, kind = scheme.partition("+")
-    hosts, _, path = location.partition("/")
-    options = _options(shown, query, TLS_FILES if base == "rediss" else ())
+    names, _, path = location.partition("/")
     arrangement: Arrangement = "cluster" if kind == "cluster" else "sentinel" if kind == "sentinel" else "single"
+    hosts = _hosts(scheme, names, arrangement)
+    options = _options(shown, query, TLS_FILES if base == "rediss" else ())
     service, db = _path(shown, arrangement, path)
     return RedisAddress(
         shown=shown,
         arrangement=arrangement,
-        hosts=_hosts(shown, hosts, arrangement),
+        hosts=hosts,
         service=service,
         db=db,
         username=username,
@@ -98,10 +99,10 @@ def _redis(scheme: str, rest: str) -> RedisAddress:
 
 def _unix(_scheme: str, rest: str) -> RedisAddress:
     username, password, where = _credentials(rest)
-    shown = f"unix://{where}"
     path, _, query = where.partition("?")
     if not path.startswith("/") or path == "/":
-        raise ValueError(f"{shown!r} names no socket; valid: unix:///absolute/path.sock, with ?db=N if needed")
+        raise ValueError("'unix://...' names no socket; valid: unix:///absolute/path.sock, with ?db=N if needed")
+    shown = f"unix://{path}"
     db = _number(shown, _options(shown, query, ("db",)).get("db", "0"))
     return RedisAddress(shown=shown, socket_path=unquote(path), db=db, username=username, password=password)
 
@@ -113,21 +114,24 @@ def _credentials(rest: str) -> tuple[str | None, str | None, str]:
     return unquote(username) or None, unquote(password) or None, where
 
 
-def _hosts(shown: str, text: str, arrangement: Arrangement) -> tuple[Host, ...]:
+def _hosts(scheme: str, text: str, arrangement: Arrangement) -> tuple[Host, ...]:
     port = SENTINEL_PORT if arrangement == "sentinel" else REDIS_PORT
-    hosts = tuple(_host(shown, one, port) for one in text.split(","))
+    hosts = tuple(_host(scheme, one, port) for one in text.split(","))
     if len(hosts) > 1 and arrangement == "single":
-        raise ValueError(f"{shown!r} names {len(hosts)} servers; valid: one, or redis+sentinel:// or redis+cluster://")
+        raise ValueError(
+            f"'{scheme}://{text}' names {len(hosts)} servers; valid: one, or redis+sentinel:// or redis+cluster://"
+        )
     return hosts
 
 
-def _host(shown: str, text: str, default_port: int) -> Host:
+def _host(scheme: str, text: str, default_port: int) -> Host:
     bracketed, bracket, after = text.partition("]")
     host, _, port = (bracketed[1:], "", after.removeprefix(":")) if bracket else text.partition(":")
     if not host or (bracket and not text.startswith("[")):
-        raise ValueError(f"{shown!r} names no host; valid: host, host:port or [IPv6 address]:port")
+        what = f"'{scheme}://...' {UNSHOWN}" if text else f"'{scheme}://'"
+        raise ValueError(f"{what} names no host; valid: host, host:port or [IPv6 address]:port")
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ValueError(f"{shown!r}: {port!r} is not a port; valid: 1 to 65535")
+        raise ValueError(f"'{scheme}://{host}:...': what follows the host is not a port {UNSHOWN}; valid: 1 to 65535")
     return host, int(port) if port else default_port
 
 
@@ -149,18 +153,19 @@ def _path(shown: str, arrangement: Arrangement, path: str) -> tuple[str | None, 
 
 def _number(shown: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{shown!r}: {text!r} is not a database; valid: a number, 0 unless given")
+        raise ValueError(f"{shown!r} names a database that is not a number; valid: a number, 0 unless given")
     return int(text)
 
 
 def _options(shown: str, query: str, valid: tuple[str, ...]) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
-    for name in options:
-        if name not in valid:
-            raise ValueError(f"{shown!r}: unknown option {name!r}; valid: {', '.join(valid) or '(none)'}")
+    if options.keys() - set(valid):
+        raise ValueError(f"{shown!r} has an unknown option {UNSHOWN}; valid: {', '.join(valid) or '(none)'}")
     return options
 
 
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
+UNSHOWN = "(not shown: it may be a password)"
 FORMS = (
     "memory://",
     "sqlite:///path",

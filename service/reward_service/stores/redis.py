@@ -180,7 +180,7 @@ class RedisStore:
             raise
         except (RedisError, RedisClusterException, OSError) as error:
             failure = self._unavailable(reason(error, limit_s))
-            if isinstance(error, ClusterDownError | BusyLoadingError) or not isinstance(error, ResponseError):
+            if is_down(error):
                 self._outage.begin(failure.detail)
             elif isinstance(error, ReadOnlyError):
                 await self._forget_idle()
@@ -188,7 +188,11 @@ class RedisStore:
 
     async def _probe(self) -> None:
         await self._forget_idle()
-        await self._attempt("PING")
+        try:
+            await self._attempt("PING")
+        except StoreUnavailable as failure:
+            if is_down(failure.__cause__):
+                raise
 
     async def _forget_idle(self) -> None:
         """Close the connections that wait for use: after a failure they may be dead, or lead to a former master."""
@@ -269,6 +273,14 @@ def milliseconds(ttl_s: float | None) -> str:
     if expiry(0.0, ttl_s) is None or ttl_s is None:
         return ""
     return str(max(1, math.ceil(1e3 * min(ttl_s, LONGEST_TTL_S))))
+
+
+def is_down(error: BaseException | None) -> bool:
+    """Whether a call failed because nothing can be asked now; else the server answered and refused this one command.
+
+    A server that cannot save its data refuses writes and even PING, and goes on to answer reads.
+    """
+    return isinstance(error, ClusterDownError | BusyLoadingError) or not isinstance(error, ResponseError)
 
 
 def reason(error: Exception, limit_s: float) -> str:

@@ -4,7 +4,8 @@
     {rw}         zset     the keys that do not expire, all of score 0, so that they can be listed in order
 
 `{rw}` is a hash tag: a Redis Cluster keeps all keys in one slot, since only there a script may write several at once.
-A script that would need more memory than the server allows fails at its first write, so nothing of it is written.
+A full server (`maxmemory`) refuses a script at its first command that writes, if that one adds data: nothing of it is
+written. After a deletion it refuses nothing: all of it is written.
 """
 
 import hashlib
@@ -59,12 +60,15 @@ for i = 1, n do
   if (value and redis.sha1hex(value) or '') ~= ARGV[i] then return 0 end
 end
 for i = 1, n do
-  local key, order = KEYS[i + 1], ARGV[n + i]
-  local what = string.sub(order, 1, 1)
-  if what == '-' then
+  local key = KEYS[i + 1]
+  if ARGV[n + i] == '-' then
     redis.call('DEL', key)
     redis.call('ZREM', KEYS[1], key)
-  elseif what == '+' then
+  end
+end
+for i = 1, n do
+  local key, order = KEYS[i + 1], ARGV[n + i]
+  if string.sub(order, 1, 1) == '+' then
     redis.call('SET', key, string.sub(order, 2))
     redis.call('ZADD', KEYS[1], 0, key)
   end
@@ -73,7 +77,7 @@ return 1
 """)
 """ARGV: for each key the SHA-1 of the value that was read, or nothing; then `=`, `-` or `+` and the new value.
 
-Answers 0 and writes nothing when a value is not as it was read.
+Answers 0 and writes nothing when a value is not as it was read. It deletes first, so that a full server can be emptied.
 """
 
 

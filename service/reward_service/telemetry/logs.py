@@ -18,6 +18,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 ACCESS = "reward_service.access"
 TALKATIVE = ("httpx", "httpcore", "urllib3", "asyncio", "filelock", "transformers", "torch", "opentelemetry")
 """Libraries whose lines below a warning are of no use to who runs the service."""
+UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
 
@@ -27,6 +28,8 @@ def configure_logs(log_format: LogFormat, log_level: LogLevel, stream: TextIO | 
     handler.setFormatter(FORMATTERS[log_format]())
     logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    for name in UVICORN:
+        _as_created(logging.getLogger(name))
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
 
@@ -43,7 +46,10 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time (UTC), level, logger, message, then the fields; an exception is one field."""
+    """One JSON object per line: time (UTC), level, logger, message, then the fields; an exception is one field.
+
+    A number that JSON does not know (NaN, infinity) is null.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -57,9 +63,9 @@ class JsonFormatter(logging.Formatter):
         if exception := _exception(self, record):
             line["exception"] = exception
         try:
-            return to_json(line, fallback=str).decode()
+            return to_json(line, fallback=str, inf_nan_mode="null").decode()
         except ValueError:  # a text that is not valid Unicode
-            return json.dumps(line, default=str)
+            return json.dumps(json.loads(json.dumps(line, default=str), parse_constant=lambda _: None))
 
 
 class TextFormatter(logging.Formatter):
@@ -72,6 +78,14 @@ class TextFormatter(logging.Formatter):
 
 
 FORMATTERS: dict[LogFormat, type[logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
+
+
+def _as_created(logger: logging.Logger) -> None:
+    """Undo what a uvicorn that ran before in this process set: a level, a handler and an end of propagation."""
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
 
 
 def _utc(record: logging.LogRecord) -> str:
