@@ -127,6 +127,14 @@ def test_inputs_that_are_not_there_are_told(
     assert told in str(refusal.value)
 
 
+def test_a_remote_file_of_unknown_size_is_refused(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.pipe("/data/in.jsonl", text(1))
+    known = memory.info
+    monkeypatch.setattr(memory, "info", lambda path: {**known(path), "size": None})  # as HTTP without Content-Length
+    with pytest.raises(JobStopped, match=r"memory:///data/in\.jsonl: its server does not tell its size"):
+        find_inputs(["memory://data/in.jsonl"])
+
+
 @pytest.mark.parametrize("cut", [0.5, 0.99])
 async def test_a_compressed_file_that_was_cut_off_stops_the_job_with_its_line(
     cut: float, start: Start, tmp_path: Path

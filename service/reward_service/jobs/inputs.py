@@ -121,6 +121,8 @@ def _size_and_time(url: str) -> tuple[int, str]:
         return status.st_size, _told_time(status.st_mtime_ns)
     filesystem, path = fsspec.core.url_to_fs(url)
     info = filesystem.info(path)
+    if info.get("size") is None:
+        raise JobStopped(f"{url}: its server does not tell its size, so that a job could not go on in it; copy it here")
     known = (info.get(key) for key in ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created"))
     return int(info["size"]), str(next((one for one in known if one is not None), ""))
 

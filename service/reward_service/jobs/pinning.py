@@ -16,8 +16,8 @@ MOST_TOLD = 10
 def manifest_of(plan: JobPlan, inputs: Sequence[InputFile]) -> dict[str, Any]:
     """What decides which conversations a job scores and what it writes of them."""
     return {
-        "format": 1,
-        "inputs": {file.name: file.identity for file in inputs},
+        "format": 2,
+        "inputs": [{"name": file.name, **file.identity} for file in inputs],
         "objective": plan.objective,
         "fields": dict(plan.fields),
         "keep": list(plan.keep),
@@ -63,11 +63,31 @@ def differences(before: object, now: object, path: str = "") -> Iterator[str]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
             yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
+    elif (
+        isinstance(before, list) and isinstance(now, list) and (first := _by_name(before)) and (second := _by_name(now))
+    ):
+        yield from differences(first, second, path)
+        yield from _reordered(first, second, path)
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for place, (one, other) in enumerate(zip(before, now, strict=True)):
             yield from differences(one, other, f"{path}[{place}]")
     elif before != now:
         yield f"{path}: {_told(before)} before, {_told(now)} now"
+
+
+def _by_name(documents: Sequence[object]) -> dict[str, Json]:
+    """Documents by their names; empty when one of them has no name of its own."""
+    named = {one["name"]: one for one in documents if isinstance(one, Mapping) and "name" in one}
+    return named if len(named) == len(documents) else {}
+
+
+def _reordered(before: Json, now: Json, path: str) -> Iterator[str]:
+    """One sentence when what stands in both stands in another order."""
+    kept, places = [name for name in before if name in now], [name for name in now if name in before]
+    for place, (one, other) in enumerate(zip(kept, places, strict=True), 1):
+        if one != other:
+            yield f"{path}: in another order: number {place} of them is {shown(one)} before, {shown(other)} now"
+            return
 
 
 def _told(value: object) -> str:

@@ -165,7 +165,9 @@ def _locked(folder: Path) -> int:
         try:
             folder.mkdir(exist_ok=True)
             lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if not folder.parent.is_dir():
+                raise JobStopped(f"{folder} cannot be written: there is no folder {folder.parent}") from error
             continue  # the run that had it ended between the two and took the folder with it
         except OSError as error:
             raise JobStopped(f"{folder} cannot be written: {error.strerror}") from error

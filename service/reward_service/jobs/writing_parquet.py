@@ -16,6 +16,7 @@ from reward_service.jobs.summary import record_batches
 
 TEXTS = ("policy", "method")
 WHOLE = ("revision", "count")
+UNFIT = (arrow.ArrowException, ValueError, TypeError, OverflowError)
 ERROR = arrow.struct([("code", arrow.string()), ("detail", arrow.string())])
 
 
@@ -60,9 +61,16 @@ def _reference(name: str) -> arrow.DataType:
 def _kept_types(rows: Path, keep: Sequence[str]) -> dict[str, arrow.DataType | None]:
     """The type of each kept column; None for one whose values have no type in common: it is written as JSON texts."""
     found: dict[str, arrow.DataType | None] = dict.fromkeys(keep, arrow.null())
+    widened: set[str] = set()
     for records in record_batches(rows) if keep else ():
         for name, kind in found.items():
             found[name] = None if kind is None else _joined(kind, [record[name] for record in records])
+            if kind not in (found[name], arrow.null()):
+                widened.add(name)
+    for records in record_batches(rows) if widened else ():  # what came before its column was widened may not fit
+        for name in widened:
+            if not _fits([record[name] for record in records], found[name]):
+                found[name] = None
     return {name: arrow.string() if kind == arrow.null() else kind for name, kind in found.items()}
 
 
@@ -70,10 +78,26 @@ def _joined(kind: arrow.DataType, values: Sequence[Any]) -> arrow.DataType | Non
     try:
         both = [arrow.schema([("values", one)]) for one in (kind, arrow.array(values).type)]
         joined = arrow.unify_schemas(both, promote_options="permissive").field("values").type
-        arrow.array(values, joined)
-    except (arrow.ArrowException, ValueError, TypeError, OverflowError):
+    except UNFIT:
         return None
-    return joined
+    return joined if _fits(values, joined) else None
+
+
+def _fits(values: Sequence[Any], kind: arrow.DataType | None) -> bool:
+    """Whether a Parquet column of that type holds the values as they are."""
+    if kind is None or _without_fields(kind):
+        return False
+    try:
+        arrow.array(values, kind)
+    except UNFIT:
+        return False
+    return True
+
+
+def _without_fields(kind: arrow.DataType) -> bool:
+    """Whether there is a struct without fields in it, which Parquet does not know."""
+    inner = [kind.field(place).type for place in range(kind.num_fields)]
+    return (arrow.types.is_struct(kind) and not inner) or any(_without_fields(one) for one in inner)
 
 
 def _with_texts(record: Mapping[str, Any], kept: Mapping[str, arrow.DataType | None]) -> dict[str, Any]:
