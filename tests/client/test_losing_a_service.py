@@ -60,10 +60,17 @@ class Replica:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory, shared_redis: RedisServer) -> Iterator[tuple[Replica, Replica]]:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis server that no other module has written to."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Iterator[tuple[Replica, Replica]]:
     """Two replicas on one Redis. What a test kills of the second stays dead; the first is there for each."""
     root = tmp_path_factory.mktemp("replicas")
-    replicas = Replica(root / "a", shared_redis.url), Replica(root / "b", shared_redis.url)
+    replicas = Replica(root / "a", redis.url), Replica(root / "b", redis.url)
     with ThreadPoolExecutor() as threads:
         list(threads.map(Replica.start, replicas))
     yield replicas

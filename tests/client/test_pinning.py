@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from reward_service.client import AnswersDisagree, AsyncClient, Client, ExpectationFailed
-from tests.client.scripted import A, Kind, Replica, ask_all, both, conversation, scoring, served
+from tests.client.scripted import A, Body, Kind, Replica, ask_all, both, conversation, scoring, served
 from tests.conftest import Running, Start
 
 CONFIG = """
@@ -58,12 +58,29 @@ async def test_baselines_that_are_still_written_are_not_pinned(running: Running)
 
 @both
 def test_the_first_answer_for_each_objective_is_what_later_requests_expect(kind: Kind) -> None:
-    frozen = {"sft": {"policy_revision": "1", "frozen": True, "revision": 7}}
     open_ = {"dpo": {"policy_revision": "1", "frozen": False, "revision": 8}}
-    replica = Replica(policies=frozen | open_)
+    replica = Replica(policies=used(7) | open_)
     expected = {"objective_hash": "sha256:o", "models": {"m": "sha256:f"}, "baselines": {"sft": 7}}
     ask_all(kind, replica, [scoring(ONE, name) for name in ("o1", "o1", "o2", "o2", None, None)], pin=True)
     assert [body.get("expect") for body in replica.bodies] == [None, expected] * 3
+
+
+@both
+def test_what_a_first_answer_could_not_name_is_pinned_by_the_first_that_does(kind: Kind) -> None:
+    replica, steps = Replica(), [{}, used(7), used(7), used(8)]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        replica.policies = steps[len(replica.bodies)]  # none while the store is away
+        return replica(request)
+
+    with pytest.raises(AnswersDisagree, match=r"baselines\.sft\.revision: 7 and 8"):
+        ask_all(kind, answer, [scoring(ONE)] * 4, pin=True)
+    assert [body.get("expect", {}).get("baselines") for body in replica.bodies] == [None, {}, {"sft": 7}, {"sft": 7}]
+
+
+def used(revision: int) -> Body:
+    """A frozen policy, as an answer names it."""
+    return {"sft": {"policy_revision": "1", "frozen": True, "revision": revision}}
 
 
 @both

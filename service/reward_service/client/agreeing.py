@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reward_service.client.errors import AnswersDisagree
@@ -38,6 +38,10 @@ class Identity:
             if here[name] != there[name]:
                 raise AnswersDisagree(f"{name}: {here[name]!r} and {there[name]!r} in {where}: not one kind of number")
 
+    def joined(self, other: "Identity") -> "Identity":
+        """This, with what only the other names."""
+        return replace(self, models={**other.models, **self.models}, baselines={**other.baselines, **self.baselines})
+
     def _named(self) -> dict[str, Any]:
         return {
             "objective": self.objective,
@@ -49,7 +53,7 @@ class Identity:
 
 @dataclass(slots=True)
 class Pin:
-    """What the first answer for each objective named; may be used from several threads."""
+    """What the answers for each objective named first; may be used from several threads."""
 
     held: dict[str | None, Identity] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -66,7 +70,12 @@ class Pin:
         }
 
     def hold(self, objective: str | None, answer: ScoreAnswer) -> None:
-        """Keep what the first answer names; AnswersDisagree when another one, asked for before it came, names other."""
+        """Keep what the answer is the first to name; AnswersDisagree when it names other than those before it.
+
+        The first answer may leave out baselines, as one does that came while the store was away.
+        """
+        named = Identity.of(answer)
         with self._lock:
-            held = self.held.setdefault(objective, Identity.of(answer))
-        held.check(Identity.of(answer), "two answers of a pinned run")
+            held = self.held.get(objective, named)
+            held.check(named, "two answers of a pinned run")
+            self.held[objective] = held.joined(named)

@@ -16,7 +16,7 @@ from reward_service.client.calls import Call, Json
 from reward_service.client.exchange import Exchange
 from reward_service.client.lanes import Lanes
 from reward_service.client.settings import Options, Settings
-from reward_service.client.shell import LIMITS, LOSSES, Held, Reading, Shell, arguments, tls
+from reward_service.client.shell import LIMITS, LOSSES, Held, Shell, arguments, late, reply, tls
 from reward_service.client.steps import Enter, Flow, Lost, Release, Reply, Send, Sleep, Step, Together
 from reward_service.schemas import (
     Baseline,
@@ -195,12 +195,12 @@ async def _entered(slots: asyncio.Semaphore, timeout_s: float) -> Release | None
 
 
 async def _sent(lanes: Lanes[httpx.AsyncClient], send: Send) -> Reply | Lost:
-    reading = Reading(send)
     try:
         with lanes.lane() as http:
-            async with http.stream(**arguments(send)) as response:
-                async for chunk in response.aiter_bytes():
-                    reading.add(chunk)
-                return reading.reply(response)
+            async with asyncio.timeout(send.timeout_s):  # that of httpx counts anew for each read
+                response = await http.request(**arguments(send))
+            return reply(response, response.content)
+    except TimeoutError:
+        return Lost(late(send))
     except LOSSES as error:
         return Lost(error)

@@ -2,8 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -17,8 +17,9 @@ from reward_service.client.calls import Call, Json
 from reward_service.client.exchange import Exchange
 from reward_service.client.lanes import Lanes
 from reward_service.client.settings import Options, Settings
-from reward_service.client.shell import LIMITS, LOSSES, Held, Reading, Shell, arguments, tls
+from reward_service.client.shell import LIMITS, LOSSES, Held, Shell, arguments, late, reply, tls
 from reward_service.client.steps import Enter, Flow, Lost, Reply, Send, Sleep, Step, Together
+from reward_service.client.threads import Stopped, check, together
 from reward_service.schemas import (
     Baseline,
     Baselines,
@@ -45,10 +46,6 @@ class _Opened:
     lanes: Lanes[httpx.Client]
     slots: threading.Semaphore
     exchange: Exchange
-
-
-class _Stopped(Exception):
-    """Another part of the same call has failed."""
 
 
 class Client(Shell[httpx.BaseTransport]):
@@ -164,7 +161,8 @@ class Client(Shell[httpx.BaseTransport]):
                 resume = partial(flow.throw, error)
 
     def _done(self, opened: _Opened, step: Step, stop: threading.Event) -> object:
-        """The result of a step."""
+        """The result of a step; Stopped when another part of the call has failed."""
+        check(stop)
         match step:
             case Enter():
                 return opened.slots.release if opened.slots.acquire(timeout=step.timeout_s) else None
@@ -172,32 +170,35 @@ class Client(Shell[httpx.BaseTransport]):
                 return _sent(opened.lanes, step)
             case Sleep():
                 if stop.wait(step.seconds):
-                    raise _Stopped
+                    raise Stopped
                 return None
             case Together():
-                return self._together(opened, step.flows, stop)
-
-    def _together(self, opened: _Opened, flows: Sequence[Flow[Any]], stop: threading.Event) -> list[Any]:
-        """The results of flows run in threads; with the first exception the others are not waited for."""
-        threads = ThreadPoolExecutor(min(len(flows), self._settings.max_concurrency), "reward-service-client")
-        futures = [threads.submit(self._run, opened, flow, stop) for flow in flows]
-        try:
-            for failed in (one for one in wait(futures, return_when=FIRST_EXCEPTION).done if one.exception()):
-                failed.result()
-            return [future.result() for future in futures]
-        except BaseException:
-            stop.set()
-            raise
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+                parts = [partial(self._run, opened, flow, stop) for flow in step.flows]
+                return together(parts, self._settings.max_concurrency, stop)
 
 
 def _sent(lanes: Lanes[httpx.Client], send: Send) -> Reply | Lost:
-    reading = Reading(send)
+    until = time.monotonic() + send.timeout_s
     try:
         with lanes.lane() as http, http.stream(**arguments(send)) as response:
-            for chunk in response.iter_bytes():
-                reading.add(chunk)
-            return reading.reply(response)
+            return reply(response, b"".join(_chunks(response, send, until)))
     except LOSSES as error:
         return Lost(error)
+
+
+def _chunks(response: httpx.Response, send: Send, until: float) -> Iterator[bytes]:
+    """The body; httpx.ReadTimeout when it is not whole in time, however steadily it drips.
+
+    httpx counts its timeout anew for each read: those of the body get what is left when the headers are there.
+    """
+    response.request.extensions["timeout"]["read"] = _left_s(send, until)
+    for chunk in response.iter_bytes():
+        _left_s(send, until)
+        yield chunk
+
+
+def _left_s(send: Send, until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise late(send)
+    return left

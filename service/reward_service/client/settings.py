@@ -76,15 +76,16 @@ class Settings:
 
 
 def _check_url(url: str) -> None:
+    if "@" in url:  # wherever it stands: a password may hold any character, and then the URL is read wrongly
+        raise ValueError(
+            "base_url: a URL with a user or a password ends up in logs; valid: http://host:port and api_key; "
+            "an @ in a path is written %40"
+        )
     try:
         parts = urlsplit(url)
         is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_valid = False
-    if is_valid and parts.netloc.rpartition("@")[1]:
-        raise ValueError(
-            "base_url: a URL with a user or a password ends up in logs; valid: http://host:port and api_key"
-        )
     if not is_valid or parts.query or parts.fragment:
         raise ValueError(f"base_url: {url!r} is no URL of a service; valid: http://host:port or https://host/path")
 

@@ -1,7 +1,6 @@
 """What Client and AsyncClient have in common besides the calls: options, pin, and what they do with httpx."""
 
 import ssl
-import time
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Generic, TypeVar
@@ -71,21 +70,12 @@ def arguments(send: Send) -> dict[str, Any]:
     }
 
 
-class Reading:
-    """A reply, chunk by chunk; httpx.ReadTimeout when all of it takes too long, however steadily it drips."""
+def reply(response: httpx.Response, content: bytes) -> Reply:
+    """The reply, once its whole content is there."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Reply(response.status_code, headers, content)
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._until = time.monotonic() + send.timeout_s
-        self._chunks: list[bytes] = []
 
-    def add(self, chunk: bytes) -> None:
-        """The next chunk."""
-        if time.monotonic() > self._until:
-            raise httpx.ReadTimeout(f"no whole answer within {self._send.timeout_s:.1f} s")
-        self._chunks.append(chunk)
-
-    def reply(self, response: httpx.Response) -> Reply:
-        """The reply, once all chunks are there."""
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status_code, headers, b"".join(self._chunks))
+def late(send: Send) -> httpx.ReadTimeout:
+    """What a try is lost by that takes too long as a whole."""
+    return httpx.ReadTimeout(f"no whole answer within {send.timeout_s:.1f} s")

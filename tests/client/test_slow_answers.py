@@ -1,0 +1,69 @@
+"""A try ends when its time is over, whatever the server does with it."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from reward_service.client import AsyncClient, Client, Unavailable
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n"
+Talk = Callable[[socket.socket, threading.Event], None]
+
+
+@contextmanager
+def talking(talk: Talk) -> Iterator[str]:
+    """A server that reads the first request and then talks as it likes until the event is set; its URL."""
+    over = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            try:
+                talk(connection, over)
+            except OSError:
+                return
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join(20)
+
+
+def dripping_headers(connection: socket.socket, over: threading.Event) -> None:
+    connection.sendall(HEAD)
+    for i in range(60):
+        if over.wait(0.2):
+            return
+        connection.sendall(b"x-%d: 1\r\n" % i)
+
+
+def silent_after_late_headers(connection: socket.socket, over: threading.Event) -> None:
+    over.wait(2.3)
+    connection.sendall(HEAD + b"\r\n{")
+    over.wait(20)
+
+
+async def test_headers_that_drip_do_not_hold_an_async_client() -> None:
+    started = time.monotonic()
+    with talking(dripping_headers) as url:
+        async with AsyncClient(url, deadline_s=0.6) as client:
+            with pytest.raises(Unavailable, match="ReadTimeout"):
+                await client.models()
+    assert time.monotonic() - started < 8
+
+
+def test_the_body_gets_the_time_that_its_headers_have_left() -> None:
+    with talking(silent_after_late_headers) as url, Client(url, deadline_s=2.5) as client:
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="ReadTimeout"):
+            client.models()
+        assert time.monotonic() - started < 4.3
