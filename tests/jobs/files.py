@@ -8,6 +8,7 @@ from typing import Any
 
 from reward_service.jobs import JobPlan, Progress, ServiceScorer, opened
 from reward_service.service import Service
+from tests.scripted import ScriptedEngine
 
 ONE_TERM = """
 [store]
@@ -25,6 +26,10 @@ transform = "identity"
 STORED = ONE_TERM.replace(
     'transform = "identity"', 'transform = "centered"\nbaseline = { policy = "sft", on_missing = 0.0 }'
 )
+
+
+def scored_items(engine: ScriptedEngine) -> int:
+    return sum(len(items) for items in engine.calls)
 
 
 def row(number: float, **fields: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from reward_service.errors import EngineFailed, JobStopped
 from reward_service.jobs import JobPlan, opened
 from reward_service.schemas import PutBaselines
 from tests.conftest import Running, Start
-from tests.jobs.files import ONE_TERM, STORED, errors, read, row, score, write
+from tests.jobs.files import ONE_TERM, STORED, errors, read, row, score, scored_items, write
 from tests.scripted import ScriptedEngine
 
 ROWS = 60
@@ -31,10 +31,6 @@ def plan_of(source: Path, **options: Any) -> JobPlan:
 
 def work(source: Path) -> Path:
     return source.with_name("out.jsonl.job")
-
-
-def scored_items(engine: ScriptedEngine) -> int:
-    return sum(len(items) for items in engine.calls)
 
 
 async def undisturbed(start: Start, source: Path) -> tuple[bytes, bytes]:
