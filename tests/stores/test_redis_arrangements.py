@@ -73,7 +73,7 @@ async def test_tls_with_a_certificate_that_is_checked(tmp_path: Path) -> None:
 
 
 async def test_a_cluster(tmp_path: Path) -> None:
-    with RedisServer(tmp_path, ["--cluster-enabled", "yes"]) as server:
+    with RedisServer(tmp_path, ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]) as server:
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         async with asyncio.timeout(LIMIT_S):
             while b"cluster_state:ok" not in server.command("CLUSTER", "INFO"):
