@@ -15,18 +15,19 @@ LAYERS = [
     {"api"},
     {"jobs", "training"},
     {"service", "demo"},
-    {"scoring", "reloading"},
+    {"scoring", "reloading", "submissions"},
     {"objectives"},
     {"catalog", "baselines"},
     {"engine"},
     {"client", "stores"},
+    {"advantages"},
     {"schemas", "config", "telemetry"},
-    {"problems", "rewards"},
+    {"problems", "reparsing", "rewards"},
     {"errors"},
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
 HEAVY = {
-    "torch": {"engine", "training"},
+    "torch": {"engine", "training", "client"},  # the client in functions that a trainer with torch calls
     "transformers": {"engine", "training"},
     "tokenizers": {"engine", "training"},
     "fastapi": {"api"},

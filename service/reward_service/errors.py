@@ -6,6 +6,7 @@ ServiceError
     BaselineMissing         422  a prompt has no (or too few) references
     BaselineUnusable        422  the references do not allow the term's statistic
   RenderingFailed           422  the model's template refuses the conversation
+  ReparseFailed             422  the messages of a rendered text cannot be told
   ConversationTooLong       422  more tokens than the model reads
   UnfinishedResponse        422  cut at the length limit, and the model's config refuses such responses
   MalformedRequest          400  the request is not HTTP, or its body is not JSON
@@ -99,6 +100,12 @@ class RenderingFailed(ServiceError):
     """The model's chat template or tokenizer refuses the conversation."""
 
     status, code, title = 422, "rendering_failed", "Rendering failed"
+
+
+class ReparseFailed(ServiceError):
+    """The text is not one that a known chat template wrote, or may be read in two ways."""
+
+    status, code, title = 422, "reparse_failed", "Reparsing failed"
 
 
 class ConversationTooLong(ServiceError):
