@@ -3,11 +3,11 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reward_service.catalog import Models
+from reward_service.catalog import Model, Models
 from reward_service.config import BaselineConfig, Config, ObjectiveConfig, StoredBaseline, TermConfig
 from reward_service.errors import ConfigError, InvalidRequest, ObjectiveNotFound
 from reward_service.problems import nearest
@@ -148,6 +148,19 @@ def build_objectives(config: Config, models: Models) -> dict[str, Objective]:
     if problems:
         raise ConfigError("objectives", problems)
     return built
+
+
+def raw_outputs(model: Model) -> Objective:
+    """Every output of a model as a term of its own, for the raw scores alone; no configured name has a colon."""
+    outputs = [
+        TermConfig(model=model.name, name=f"output-{i}", label=i, transform="identity")
+        for i in range(len(model.card.labels))
+    ]
+    terms = tuple(
+        replace(_term(one, {model.name: model}, "", []), label=model.card.labels[int(one.label)]) for one in outputs
+    )
+    recipe = Recipe(aggregate="mean", k=None, terms=[term.recipe for term in terms])
+    return Objective(f"model:{model.name}", terms, AGGREGATIONS["mean"], None, recipe, _hash(recipe))
 
 
 def _other_outputs(before: Objective, after: Objective) -> list[str]:

@@ -3,6 +3,7 @@
 import pickle
 import threading
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -88,6 +89,37 @@ def test_a_request_that_says_itself_what_it_expects_is_left_alone(kind: Kind) ->
     replica, own = Replica(), {"objective_hash": "sha256:x"}
     ask_all(kind, replica, [scoring(ONE), scoring(ONE, expect=own)], pin=True)
     assert [body.get("expect") for body in replica.bodies] == [None, own]
+
+
+@both
+def test_what_a_resumed_run_expects_goes_with_every_request(kind: Kind) -> None:
+    was = {"objective_hash": "sha256:o", "baselines": {"dpo": 8}}
+    replica = Replica()
+    ask_all(kind, replica, [scoring(ONE), scoring(ONE)], pin=True, expect=was)
+    assert [body.get("expect") for body in replica.bodies] == [was, {**was, "models": {"m": "sha256:f"}}]
+    ask_all(kind, replica, [scoring(ONE), scoring(ONE)], expect=was)
+    assert [body.get("expect") for body in replica.bodies[2:]] == [was, was]
+
+
+def test_a_client_says_what_it_expects_of_the_next_answer() -> None:
+    with Client(A, transport=httpx.MockTransport(Replica(policies=used(7))), pin=True) as client:
+        assert client.expectation() is None
+        client.score(ONE)
+        held = {"objective_hash": "sha256:o", "models": {"m": "sha256:f"}, "baselines": {"sft": 7}}
+        assert client.expectation() == held
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"hash": "sha256:o"}, r"expect\.hash: 'sha256:o': .*; valid: objective_hash, models \(fingerprint by model\)"),
+        ({"models": {"m": 1}}, r"expect\.models\.m: 1: "),
+        ("sha256:o", "expect: 'sha256:o': "),
+    ],
+)
+def test_an_expectation_that_is_none_is_refused_at_once(value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Client(A, expect=value)
 
 
 @both

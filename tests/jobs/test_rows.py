@@ -45,6 +45,14 @@ async def test_every_row_has_its_reward_or_its_error_once_and_in_order(start: St
     assert (summary["rows"], summary["scored"], summary["errors"]["malformed_row"]) == (10, 3, 4)
 
 
+async def test_rows_of_a_group_are_scored_however_they_fall_into_requests(start: Start, tmp_path: Path) -> None:
+    rows = [row(float(i), group="g", group_size=6) for i in range(6)]
+    source, output = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    async with start(ONE_TERM) as running:
+        await score(running.service, JobPlan([str(source)], output, batch=1))
+    assert [one["reward"] for one in read(output)] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
 async def test_a_row_that_the_model_cannot_score_is_an_error_row(start: Start, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [row(1.0), {"prompt": "p", "response": "nan"}])
     output = tmp_path / "out.jsonl"

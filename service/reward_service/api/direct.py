@@ -25,6 +25,7 @@ class DirectRoute(CheckedRoute):
         ordinary = super().get_route_handler()
         body_type: type[BaseModel] = get_type_hints(self.endpoint)["body"]
         answers: TypeAdapter[Any] = TypeAdapter(self.response_model)
+        exclude_unset = self.response_model_exclude_unset
 
         async def handle(request: Request) -> Response:
             body = await valid_body(request, body_type)
@@ -32,7 +33,7 @@ class DirectRoute(CheckedRoute):
                 return await ordinary(request)
             answer = await self.endpoint(request=request, body=body, service=request.app.state.service)
             with Stage("serialise"):
-                content = answers.dump_json(answer)
+                content = answers.dump_json(answer, exclude_unset=exclude_unset)
             return Response(content, media_type=MEDIA_TYPE)
 
         return handle

@@ -15,8 +15,8 @@ import typer
 
 from reward_service.api.app import in_process_app
 from reward_service.cli.prompts import PromptRow, read_prompts
-from reward_service.cli.score import KEY_VARIABLE
 from reward_service.client import AsyncClient
+from reward_service.client.settings import KEY_VARIABLE
 from reward_service.config import read_config
 from reward_service.service import running
 

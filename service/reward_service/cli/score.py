@@ -14,6 +14,7 @@ import typer
 
 from reward_service.cli.progress import shown_progress
 from reward_service.client import AsyncClient
+from reward_service.client.settings import KEY_VARIABLE
 from reward_service.config import Config, read_config
 from reward_service.errors import JobStopped
 from reward_service.jobs import Job, JobPlan, Scorer, ServerScorer, ServiceScorer, opened
@@ -24,7 +25,6 @@ LONGEST_REQUEST_S = 3600.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 MOST_KEPT_SCORES = 10_000
 """A file seldom repeats itself, so that more would only take memory; the store keeps them all for another run."""
-KEY_VARIABLE = "REWARD_SERVICE_API_KEY"
 
 
 def score(

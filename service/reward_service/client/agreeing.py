@@ -56,17 +56,19 @@ class Pin:
     """What the answers for each objective named first; may be used from several threads."""
 
     held: dict[str | None, Identity] = field(default_factory=dict)
+    given: Mapping[str, Any] | None = None
+    """What the caller expects from the first answer on."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def expectation(self, objective: str | None) -> dict[str, Any] | None:
-        """What to expect of the next answer; None before the first."""
-        held = self.held.get(objective)
+        """What to expect of the next answer; None before the first, when the caller expects nothing."""
+        held, given = self.held.get(objective), self.given or {}
         if held is None:
-            return None
+            return dict(given) or None
         return {
             "objective_hash": held.objective_hash,
-            "models": dict(held.models),
-            "baselines": dict(held.baselines),
+            "models": {**held.models, **(given.get("models") or {})},
+            "baselines": {**held.baselines, **(given.get("baselines") or {})},
         }
 
     def hold(self, objective: str | None, answer: ScoreAnswer) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -44,12 +45,14 @@ class _Opened:
     lanes: Lanes[httpx.AsyncClient]
     slots: asyncio.Semaphore
     exchange: Exchange
+    ending: AsyncGenerator[None, None]
 
 
 class AsyncClient(Shell[httpx.AsyncBaseTransport]):
     """Client for async code: the same options, calls and exceptions, awaited.
 
-    Connections belong to the event loop that opened them; `close` closes those of the running loop.
+    Connections belong to the event loop that opened them. `close` closes those of the running loop, and so does the end
+    of `asyncio.run`.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class AsyncClient(Shell[httpx.AsyncBaseTransport]):
         super().__init__(base_url, transport, options)
 
     async def score(self, conversations: Sequence[Json], objective: str | None = None, **options: Any) -> ScoreAnswer:
-        """Score conversations; options: `expect`, `timeout_s`, `references`, `cache`, `priority`."""
+        """Score conversations; options: `expect`, `timeout_s`, `references`, `cache`, `priority`, `advantages`."""
         opened = self._here()
         return await self._run(opened, opened.exchange.score(conversations, objective, options))
 
@@ -129,9 +132,9 @@ class AsyncClient(Shell[httpx.AsyncBaseTransport]):
         self._opened: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
     def _open(self) -> _Opened:
-        lane = partial(httpx.AsyncClient, transport=self._transport, verify=tls(), limits=LIMITS)
+        lanes = Lanes(partial(httpx.AsyncClient, transport=self._transport, verify=tls(), limits=LIMITS))
         slots = asyncio.Semaphore(self._settings.max_concurrency)
-        return _Opened(os.getpid(), Lanes(lane), slots, Exchange(self._settings, self._pin))
+        return _Opened(os.getpid(), lanes, slots, Exchange(self._settings, self._pin), _ending(lanes))
 
     def _here(self) -> _Opened:
         """What is open in this process and event loop; what was open in a loop that is closed went with it."""
@@ -142,6 +145,8 @@ class AsyncClient(Shell[httpx.AsyncBaseTransport]):
             usable = {one: had for one, had in self._opened.items() if had.pid == os.getpid() and not one.is_closed()}
             opened = self._open()
             self._opened = {**usable, loop: opened}
+            with suppress(StopIteration):
+                opened.ending.__anext__().send(None)
         return opened
 
     async def _send(self, call: Call[A]) -> A:
@@ -183,6 +188,15 @@ class AsyncClient(Shell[httpx.AsyncBaseTransport]):
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _ending(lanes: Lanes[httpx.AsyncClient]) -> AsyncGenerator[None, None]:
+    """Once begun, an event loop ends this before itself, as it does with all async generators that are still open."""
+    try:
+        yield
+    finally:
+        for http in lanes.all:
+            await http.aclose()
 
 
 async def _entered(slots: asyncio.Semaphore, timeout_s: float) -> Release | None:

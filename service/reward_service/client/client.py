@@ -66,7 +66,7 @@ class Client(Shell[httpx.BaseTransport]):
         super().__init__(base_url, transport, options)
 
     def score(self, conversations: Sequence[Json], objective: str | None = None, **options: Any) -> ScoreAnswer:
-        """Score conversations; options: `expect`, `timeout_s`, `references`, `cache`, `priority`."""
+        """Score conversations; options: `expect`, `timeout_s`, `references`, `cache`, `priority`, `advantages`."""
         opened = self._here()
         return self._run(opened, opened.exchange.score(conversations, objective, options), threading.Event())
 

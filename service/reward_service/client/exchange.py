@@ -11,6 +11,7 @@ from reward_service.client.answers import parsed, requested
 from reward_service.client.attempts import Attempts
 from reward_service.client.calls import Call, Json
 from reward_service.client.failing import resolved
+from reward_service.client.grouping import OPTION, Grouping
 from reward_service.client.merging import Piece, merged
 from reward_service.client.scoring import Scoring
 from reward_service.client.servers import Servers
@@ -45,12 +46,15 @@ class Exchange:
         """The answer for all conversations in their order, however many requests it takes.
 
         RequestFailed when the service refuses, AnswersDisagree when replicas are not alike. By `on_failure` Unavailable
-        at the deadline, and ScoringFailed for conversations without a reward.
+        at the deadline, and ScoringFailed for conversations without a reward. ValueError for bad `advantages`.
         """
         conversations = list(conversations)
-        is_pinned = self._settings.pin and options.get("expect") is None
-        if is_pinned:
+        grouping = Grouping.of(conversations, options.get(OPTION))
+        options = {name: value for name, value in options.items() if name != OPTION}
+        has_own = options.get("expect") is not None
+        if not has_own:
             options = {**options, "expect": self._pin.expectation(objective)}
+        is_pinned = self._settings.pin and not has_own
         scoring = Scoring(
             conversations,
             objective,
@@ -64,7 +68,7 @@ class Exchange:
         answer = merged(conversations, objective, pieces)
         if is_pinned and any(isinstance(piece, Piece) for piece in pieces):
             self._pin.hold(objective, answer)
-        return resolved(answer, self._settings.on_failure)
+        return resolved(grouping.advantaged(answer), self._settings.on_failure)
 
     def _deadline(self) -> float:
         return time.monotonic() + self._settings.deadline_s

@@ -11,6 +11,7 @@ from reward_service.client.answers import parsed_scores, requested
 from reward_service.client.attempts import Answered, Attempts, Request
 from reward_service.client.calls import Json
 from reward_service.client.errors import RequestFailed, Unavailable, refused
+from reward_service.client.grouping import parted
 from reward_service.client.merging import Missing, Piece
 from reward_service.client.retrying import may_succeed
 from reward_service.client.servers import Servers
@@ -51,7 +52,7 @@ class Scoring:
         return [piece for pieces in answered for piece in pieces]
 
     def _part(self, part: Part) -> Flow[Pieces]:
-        request = self._request(part)
+        request = self._request([self.conversations[i] for i in part])
         is_large = len(request.content or b"") > self.settings.max_bytes_per_request
         if is_large and (divided := smaller(self.conversations, part)):
             return (yield from self._all(divided))
@@ -75,7 +76,7 @@ class Scoring:
             codes = Counter(score.error.code for _, score in latest.scores if score.error)
             attempts.failed_in_part(latest.server, ", ".join(f"{code} of {count}" for code, count in codes.items()))
             try:
-                answered = yield from attempts.send(self._request(again))
+                answered = yield from attempts.send(self._request([parted(self.conversations[i]) for i in again]))
             except Unavailable:
                 break
             latest = self._piece(again, answered)
@@ -90,9 +91,8 @@ class Scoring:
         logger.warning("%d conversations are sent in smaller requests: %s", len(part), refusal)
         return (yield from self._all(divided))
 
-    def _request(self, part: Part) -> Request:
-        asked = [self.conversations[i] for i in part]
-        conversations = "1 conversation" if len(part) == 1 else f"{len(part)} conversations"
+    def _request(self, asked: Sequence[Json]) -> Request:
+        conversations = "1 conversation" if len(asked) == 1 else f"{len(asked)} conversations"
         call = calls.score(asked, self.objective, **self.options)
         return requested(call, self.settings.timeout_s, f"POST /v1/score of {conversations}")
 

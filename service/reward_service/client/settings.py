@@ -1,13 +1,19 @@
 """How a client behaves: every option of Client and AsyncClient, checked once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from reward_service.schemas import Expectation
 
 OnFailure = Literal["raise", "none"] | float
 MIB = 2**20
+KEY_VARIABLE = "REWARD_SERVICE_API_KEY"
+"""The environment variable with the API key, for whatever takes it from there."""
 
 
 class Options(TypedDict, total=False):
@@ -16,6 +22,7 @@ class Options(TypedDict, total=False):
     api_key: str | None
     on_failure: OnFailure
     pin: bool
+    expect: Mapping[str, Any] | None
     deadline_s: float
     timeout_s: float
     max_concurrency: int
@@ -36,6 +43,8 @@ class Settings:
     """What a conversation without a reward becomes: ScoringFailed, None (`none`), or this number."""
     pin: bool = False
     """Expect of every answer what the first one named."""
+    expect: Mapping[str, Any] | None = None
+    """What every answer must name, from the first on: `objective_hash`, `models`, `baselines`."""
     deadline_s: float = 300.0
     """Longest time for one call, all its tries and waits together, in seconds."""
     timeout_s: float = 150.0
@@ -58,6 +67,7 @@ class Settings:
             raise ValueError(f"base_url: {list(self.urls)!r} names a service twice")
         _check_key(self.api_key)
         _check_on_failure(self.on_failure)
+        _check_expect(self.expect)
         for name in ("deadline_s", "timeout_s", "log_every_s"):
             _check_seconds(name, getattr(self, name))
         for name in ("max_concurrency", "max_conversations_per_request", "max_bytes_per_request"):
@@ -99,6 +109,18 @@ def _check_on_failure(value: object) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number and value not in ("raise", "none"):
         raise ValueError(f"on_failure: {value!r}; valid: 'raise', 'none', or a finite number")
+
+
+def _check_expect(value: object) -> None:
+    if value is None:
+        return
+    try:
+        Expectation.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["expect", *map(str, first["loc"])])
+        valid = "objective_hash, models (fingerprint by model), baselines (revision by policy)"
+        raise ValueError(f"{where}: {first['input']!r}: {first['msg']}; valid: {valid}") from error
 
 
 def _check_seconds(name: str, value: object) -> None:

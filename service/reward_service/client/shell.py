@@ -35,12 +35,19 @@ class Shell(Generic[Transport]):
     def _begin(self, settings: Settings, transport: Transport | None, held: Held) -> None:
         self._settings = settings
         self._transport = transport
-        self._pin = Pin(dict(held))
+        self._pin = Pin(dict(held), settings.expect)
         self._is_closed = False
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise RuntimeError(f"{self!r} is closed; make a new one")
+
+    def expectation(self, objective: str | None = None) -> dict[str, Any] | None:
+        """What the next answer for an objective must name: give it to the client of a resumed run as `expect`.
+
+        None as long as nothing is expected.
+        """
+        return self._pin.expectation(objective)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._settings.urls)})"

@@ -8,7 +8,8 @@ from reward_service.errors import JobStopped
 from reward_service.problems import nearest
 from reward_service.schemas import Conversation
 
-FIELDS = tuple(Conversation.model_fields)
+FIELDS = tuple(name for name in Conversation.model_fields if name != "group_size")
+"""A job sends the rows of a group together where it can, and promises no whole groups."""
 FORMS = (("messages",), ("prompt", "response"), ("text",))
 RESULTS = ("id", "reward", "terms")
 OUTPUT_SUFFIXES = (".jsonl", ".parquet")

@@ -1,5 +1,6 @@
 """The wire contract: requests refuse unknown fields, answers tolerate them."""
 
+from reward_service.schemas.advantages import AdvantageRules, Advantages
 from reward_service.schemas.base import Answer, ErrorBody, Label, Policy, Problem, QuantileMethod, Request
 from reward_service.schemas.baselines import (
     Baseline,
@@ -41,6 +42,8 @@ from reward_service.schemas.score import (
 )
 
 __all__ = [
+    "AdvantageRules",
+    "Advantages",
     "Answer",
     "Baseline",
     "BaselineEntry",

@@ -54,6 +54,7 @@ class Conversation(Request):
     text: Text | None = Field(None, min_length=1)
     tools: Items[dict[str, Json]] | None = None
     group: str | None = None
+    group_size: int | None = Field(None, ge=1, description="conversations of the group; all are in the request")
     ground_truth: Json = None
     metadata: dict[str, Json] | None = None
     finish_reason: str | None = None
@@ -82,6 +83,8 @@ class InvalidConversation(BaseModel):
     """A conversation that is not valid, and pydantic's errors of it; it fails alone."""
 
     id: str | None
+    group: str | None
+    group_size: int | None
     errors: list[Any]
 
 
@@ -90,9 +93,12 @@ def validated_alone(value: object, validate: Callable[[object], Conversation]) -
     try:
         return validate(value)
     except ValidationError as error:
-        identity = value.get("id") if isinstance(value, dict) else None
+        given = value if isinstance(value, dict) else {}
+        identity, group, size = given.get("id"), given.get("group"), given.get("group_size")
         return InvalidConversation(
             id=printable(identity) if isinstance(identity, str) else None,
+            group=group if isinstance(group, str) else None,
+            group_size=size if type(size) is int else None,
             errors=error.errors() if error.error_count() <= MOST_ERRORS else [_too_many(error.error_count())],
         )
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, WrapValidator
 
+from reward_service.schemas.advantages import AdvantageRules, Advantages
 from reward_service.schemas.base import Answer, ErrorBody, Json, Label, Request
 from reward_service.schemas.conversations import Conversation, validated_alone
 
@@ -22,6 +23,7 @@ class ScoreRequest(Request):
     objective: str | None = None
     conversations: list[Annotated[Conversation, WrapValidator(validated_alone)]]
     expect: Expectation | None = None
+    advantages: Advantages | None = Field(None, description="group-relative rewards, of whole groups")
     timeout_s: FiniteFloat | None = Field(None, gt=0)
     cache: bool = Field(True, description="false: compute every score anew, and keep none")
     priority: Literal["rollout", "job"] = Field("rollout", description="job: whatever is not a job goes first")
@@ -67,6 +69,7 @@ class ConversationScore(Answer):
     reward: float | None
     terms: list[TermScore]
     error: ErrorBody | None
+    advantage: float | None = Field(None, description="where advantages are asked for; null when the reward is")
 
 
 class TermRecipe(Answer):
@@ -135,8 +138,14 @@ class ScoreAnswer(Answer):
     baselines: dict[str, PolicyUsed]
     usage: Usage
     timings_ms: Timings
+    advantage_rules: AdvantageRules | None = Field(None, description="where advantages are asked for")
 
     @property
     def rewards(self) -> list[float | None]:
         """The rewards in request order; None where there is an error."""
         return [score.reward for score in self.scores]
+
+    @property
+    def advantages(self) -> list[float | None]:
+        """The advantages in request order; None where there is an error, or none were asked for."""
+        return [score.advantage for score in self.scores]

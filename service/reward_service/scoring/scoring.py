@@ -11,10 +11,11 @@ from reward_service.catalog import Catalog, Model, Models
 from reward_service.config import LimitsConfig
 from reward_service.engine.engine import Priority
 from reward_service.errors import ExpectationFailed, ServiceError, TooLarge
-from reward_service.objectives import Objective, ObjectiveCatalog, Term
+from reward_service.objectives import Objective, ObjectiveCatalog, Term, raw_outputs
 from reward_service.schemas import Conversation, Expectation, PolicyUsed, ScoreAnswer, ScoreRequest
 from reward_service.scoring.answering import conversation_scores, models_used, timings, usage
 from reward_service.scoring.gathering import Gathered, Gathering
+from reward_service.scoring.grouping import advantaged, check_groups
 from reward_service.scoring.noting import note_outcome, note_request
 from reward_service.scoring.outcome import Outcome, combined, off_loop
 from reward_service.scoring.preparing import Prepared, Refused, prepared
@@ -48,6 +49,11 @@ class Scoring:
         objective = self._objectives.choose(request.objective)
         with self._catalog.lease(objective.models) as models:
             return await self._score(request, objective, models, strict=strict, with_references=with_references)
+
+    async def raw(self, model: str, request: ScoreRequest) -> ScoreAnswer:
+        """The raw outputs of one model, each as a term; the first error of a conversation is raised."""
+        with self._catalog.lease([model]) as models:
+            return await self._score(request, raw_outputs(models[model]), models, strict=True, with_references=False)
 
     async def _score(
         self, request: ScoreRequest, objective: Objective, models: Models, *, strict: bool, with_references: bool
@@ -88,7 +94,7 @@ class Scoring:
             timings_ms=timings(gathered.spent, time.monotonic() - started),
         )
         note_request(gathered.spent, answer)
-        return answer
+        return await off_loop(len(scores), partial(advantaged, answer, request))
 
     def _check(self, request: ScoreRequest, objective: Objective, expect: Expectation) -> None:
         """Refuse a request that is too large, or that expects another server, before any work."""
@@ -98,6 +104,7 @@ class Scoring:
                 f"conversations: {count} in one request, reference responses included; "
                 f"at most {most} (limits.max_request_conversations)"
             )
+        check_groups(request, objective)
         if expect.objective_hash not in (None, objective.hash):
             raise ExpectationFailed(
                 f"expect.objective_hash: {expect.objective_hash!r} expected, {objective.name!r} is {objective.hash!r}"

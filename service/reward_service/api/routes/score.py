@@ -17,6 +17,7 @@ router = APIRouter(tags=["score"], route_class=DirectRoute)
     "/v1/score",
     responses=documented(400, 404, 409, 413, 422, 429, 499, 503, 504),
     openapi_extra=needs("score"),
+    response_model_exclude_unset=True,
 )
 async def score(
     request: Request,
