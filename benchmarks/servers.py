@@ -19,17 +19,23 @@ START_S = 180
 @contextmanager
 def serving_service(model: Path, *, dtype: str = "bfloat16") -> Iterator[str]:
     """The URL of this service with one model, its raw score the reward, without a score cache."""
+    with serving(
+        '[store]\nurl = "memory://"\n[score_cache]\nenabled = false\n[limits]\nrequest_timeout_s = 600\n'
+        f'[[models]]\nname = "m"\nsource = "{model}"\ndtype = "{dtype}"\nparity = "self"\n'
+        '[[objectives]]\nname = "raw"\naggregate = "mean"\n'
+        '[[objectives.terms]]\nmodel = "m"\ntransform = "identity"\n'
+    ) as url:
+        yield url
+
+
+@contextmanager
+def serving(config: str) -> Iterator[str]:
+    """The URL of this service with a configuration, in TOML without the table `server`."""
     port = free_port()
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
-        config.write(
-            f'[server]\nport = {port}\n[store]\nurl = "memory://"\n[score_cache]\nenabled = false\n'
-            f"[limits]\nrequest_timeout_s = 600\n"
-            f'[[models]]\nname = "m"\nsource = "{model}"\ndtype = "{dtype}"\nparity = "self"\n'
-            '[[objectives]]\nname = "raw"\naggregate = "mean"\n'
-            '[[objectives.terms]]\nmodel = "m"\ntransform = "identity"\n'
-        )
-        config.flush()
-        with _running([sys.executable, "-m", "reward_service.cli", "serve", "-c", config.name], port, "/ready"):
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(f"[server]\nport = {port}\n{config}")
+        file.flush()
+        with _running([sys.executable, "-m", "reward_service.cli", "serve", "-c", file.name], port, "/ready"):
             yield f"http://127.0.0.1:{port}"
 
 

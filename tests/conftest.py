@@ -58,7 +58,11 @@ async def assembled(
     catalog = Catalog(models, lambda model: ScriptedEngine(model.name))
     opened = store or open_store(config.store.url, timeout_s=config.store.timeout_s)
     try:
-        yield assemble(config, catalog, opened, Metrics()), chosen
+        service = assemble(config, catalog, opened, Metrics())
+        try:
+            yield service, chosen
+        finally:
+            await service.submissions.close()
     finally:
         if store is None:
             await opened.close()

@@ -17,6 +17,7 @@ from reward_service.reloading import Reloads
 from reward_service.schemas import Readiness
 from reward_service.scoring import Scoring, StoredReferences
 from reward_service.stores import MemoryStore, ObservedStore, Store, open_store
+from reward_service.submissions import Submissions
 from reward_service.telemetry import Metrics, ModelState, Traces, open_traces
 
 PING_TIMEOUT_S = 2.0
@@ -35,6 +36,7 @@ class Service:
     scoring: Scoring
     references: StoredReferences
     reloads: Reloads
+    submissions: Submissions
     traces: Traces | None = None
 
     async def readiness(self) -> Readiness:
@@ -69,6 +71,7 @@ def assemble(config: Config, catalog: Catalog, store: Store, metrics: Metrics, t
         scoring=Scoring(catalog, objectives, baselines, config.limits, metrics),
         references=StoredReferences(catalog, baselines, config.limits),
         reloads=Reloads(catalog, objectives),
+        submissions=Submissions(store),
         traces=traces,
     )
 
@@ -116,6 +119,7 @@ async def running(config: Config) -> AsyncIterator[Service]:
         try:
             yield service
         finally:
+            await service.submissions.close()
             await service.reloads.close()
     finally:
         await catalog.close()

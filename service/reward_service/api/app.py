@@ -5,6 +5,7 @@ from fastapi.routing import APIRoute
 
 from reward_service import __version__
 from reward_service.api import problem
+from reward_service.api.dialects import classify, llamafactory, nemo_gym, openrlhf, roll, roll_judge, slime, vllm
 from reward_service.api.documented import Documented
 from reward_service.api.limits import Limits
 from reward_service.api.routes import baselines, catalog, pages, probes, score
@@ -13,7 +14,17 @@ from reward_service.api.tracing import Tracing
 from reward_service.service import Service
 
 DESCRIPTION = "Reward models behind HTTP: raw, transformed and aggregated scores, each with its provenance."
-ROUTERS = (score.router, baselines.router, catalog.router, probes.router, pages.router)
+TRAINERS = (
+    openrlhf.router,
+    slime.router,
+    llamafactory.router,
+    vllm.router,
+    classify.router,
+    nemo_gym.router,
+    roll.router,
+    roll_judge.router,
+)
+ROUTERS = (score.router, *TRAINERS, baselines.router, catalog.router, probes.router, pages.router)
 ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from reward_service.api.problem import documented
-from reward_service.api.security import SCHEME, SCHEME_DOCUMENT
+from reward_service.api.security import SCHEME_DOCUMENTS
 from reward_service.schemas import Problem
 
 REFUSED = (400, 408, 413, 415, 422, 429, 431)
@@ -25,7 +25,7 @@ class Documented(FastAPI):
         components["schemas"]["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         for unused in ("HTTPValidationError", "ValidationError"):
             components["schemas"].pop(unused, None)
-        components["securitySchemes"] = {SCHEME: SCHEME_DOCUMENT}
+        components["securitySchemes"] = SCHEME_DOCUMENTS
         refusals = documented(*REFUSED, *REFUSED_KEYS)
         components["responses"] = {_name(status): refusals[status] for status in sorted({*REFUSED, *REFUSED_KEYS})}
         for operations in document["paths"].values():

@@ -1,5 +1,7 @@
 """API keys: where any are configured, a request needs one whose scopes open its route."""
 
+import base64
+import binascii
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -16,18 +18,28 @@ from reward_service.config.access import Scope as KeyScope
 from reward_service.errors import Forbidden, ServiceError, Unauthorized
 
 SCHEME = "api_key"
-SCHEME_DOCUMENT = {
-    "type": "http",
-    "scheme": "bearer",
-    "description": "An API key with the scope that the operation names; without configured keys none is asked for.",
+IN_URL = "api_key_in_url"
+SCHEME_DOCUMENTS = {
+    SCHEME: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key with the scope that the operation names; without configured keys none is asked for.",
+    },
+    IN_URL: {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The same key as the password of any user: for callers that take no header, only a URL "
+        "(`http://any:KEY@host/`).",
+    },
 }
+WAYS = "authorization: Bearer KEY, or in the URL as http://any:KEY@host/"
 OPEN: dict[str, Any] = {"security": []}
 """The `openapi_extra` of a route that needs no key."""
 
 
 def needs(scope: KeyScope) -> dict[str, Any]:
     """The `openapi_extra` of a route that a key with this scope opens; what is documented is what is enforced."""
-    return {"security": [{SCHEME: [scope]}]}
+    return {"security": [{SCHEME: [scope]}, {IN_URL: [scope]}]}
 
 
 class Guard:
@@ -61,7 +73,7 @@ class Guard:
         if route is None:
             raise no_route(scope["path"])
         scope["route"] = route
-        needed = [name for one in declared or () for name in one[SCHEME]]
+        needed = [name for one in declared or () for name in one.get(SCHEME, ())]
         if not needed or not set(needed) <= set(key.scopes):
             raise Forbidden(
                 f"{scope['method']} {route.path} needs a key with the scope {' '.join(needed) or '(none opens it)'}; "
@@ -83,10 +95,22 @@ class Guard:
         """The key that the caller sent. Keys are long and random: their plain digest cannot be guessed back."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if not given:
-            raise Unauthorized("no API key; send it as the header authorization: Bearer KEY")
-        scheme, _, sent = given[0].partition(b" ")
-        digest = hashlib.sha256(sent.strip()).digest()
+            raise Unauthorized(f"no API key; send it as the header {WAYS}")
+        digest = hashlib.sha256(_sent(given[0])).digest()
         found = [key for key, known in self._keys if hmac.compare_digest(known, digest)]  # all, whichever it is
-        if len(given) > 1 or scheme.lower() != b"bearer" or not found:
-            raise Unauthorized("the API key is not one of this service, or not sent as authorization: Bearer KEY")
+        if len(given) > 1 or not found:
+            raise Unauthorized(f"the API key is not one of this service, or not sent as {WAYS}")
         return found[0]
+
+
+def _sent(authorization: bytes) -> bytes:
+    """The key in an `authorization` header: a bearer token, or the password of any user; empty if it is neither."""
+    scheme, _, sent = authorization.partition(b" ")
+    if scheme.lower() == b"bearer":
+        return sent.strip()
+    if scheme.lower() != b"basic":
+        return b""
+    try:
+        return base64.b64decode(sent.strip(), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""

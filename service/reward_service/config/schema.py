@@ -145,6 +145,9 @@ class TermConfig(Section):
         return self.name or self.model
 
 
+InputMode = Literal["messages", "raw", "reparse"]
+
+
 class ObjectiveConfig(Section):
     """A named recipe: terms and an aggregation."""
 
@@ -154,6 +157,8 @@ class ObjectiveConfig(Section):
     """How the terms become one reward; see the table of aggregations."""
     k: int | None = Field(None, ge=1)
     """For `k_of_n`: how many of the terms must hold."""
+    input: InputMode | None = None
+    """How trainers' dialects read texts for it: `messages`, `raw` or `reparse`; each dialect's own way unless given."""
     terms: list[TermConfig] = Field(min_length=1)
     """The terms, in the order of the answers."""
 
