@@ -37,15 +37,14 @@ def demo_toml(folder: Path) -> Path:
 class ServiceProcess:
     """`reward-service serve` until the end of the block; `url` is where it listens."""
 
-    def __init__(self, config: Path) -> None:
-        self._config = config
+    def __init__(self, config: Path, python: str | Path = sys.executable) -> None:
+        self._arguments = [str(python), *COMMAND[1:], "serve", "-c", str(config)]
         self._lines: list[str] = []
         self._listens_or_ended = threading.Event()
         self.url = ""
 
     def __enter__(self) -> Self:
-        arguments = [*COMMAND, "serve", "-c", str(self._config)]
-        self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self._process = subprocess.Popen(self._arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._listens_or_ended.wait()

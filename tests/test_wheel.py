@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "service" / "reward_service"
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -42,7 +43,9 @@ def test_a_base_install_is_the_client_and_nothing_heavy(wheel: Path, tmp_path: P
     venv.create(tmp_path / "base", with_pip=True)
     python = tmp_path / "base" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel, cwd=tmp_path)
+    trainers = sorted(path.stem for path in (SOURCE / "client" / "trainers").glob("[a-z]*.py"))
     script = (
+        f"from reward_service.client.trainers import {', '.join(trainers)}\n"
         "import importlib.util as u, reward_service.client as c; print(c.__file__, [m for m in %r if u.find_spec(m)])"
     )
     heavy = ("torch", "transformers", "fastapi", "redis", "typer")

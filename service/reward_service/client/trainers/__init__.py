@@ -1,0 +1,1 @@
+"""Reward callables for RL trainers: one thin file each, over `connecting`."""
