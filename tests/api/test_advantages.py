@@ -184,6 +184,7 @@ async def test_a_failed_watched_term_takes_no_advantage_away(start: Start) -> No
 WRONG: dict[str, tuple[Json, Json, str]] = {
     "too few": ({}, {"group_size": 4}, "group 'p': 3 conversations in the request, and group_size is 4"),
     "too many": ({}, {"group_size": 2}, "group 'p': 3 conversations in the request, and group_size is 2"),
+    "no size": ({}, {"group_size": 0}, "group 'p': 3 conversations in the request, and group_size is 0"),
     "two sizes": ({"group_size": 2}, {"group_size": 3}, "group 'p': group_size is 2 and 3; all conversations of a"),
     "a size left out": ({"group_size": None}, {}, "group 'p': group_size is none and 3"),
     "no group": ({"group": None}, {}, "conversations[0]: group_size 3 without a `group`"),
@@ -203,6 +204,15 @@ async def test_groups_that_are_not_whole_are_refused_before_any_scoring(start: S
     assert told in response.json()["detail"]
 
 
+async def test_a_group_with_a_long_name_is_told_in_few_words(start: Start) -> None:
+    items = [{"prompt": "p", "response": "1", "group": "g" * 100_000, "group_size": 2}]
+    async with start(CONFIG) as running:
+        response = await asked(running, items)
+    assert response.status_code == 422
+    assert "ggg: 1 conversations in the request, and group_size is 2" in response.json()["detail"]
+    assert len(response.content) < 1000
+
+
 @pytest.mark.parametrize("field", ["group", "group_size"])
 async def test_advantages_need_the_group_of_every_conversation(start: Start, field: str) -> None:
     items = conversations({"p": ["1", "2"], "q": ["1"]})
@@ -211,7 +221,7 @@ async def test_advantages_need_the_group_of_every_conversation(start: Start, fie
         response = await asked(running, items, advantages={"estimator": "grpo"})
         assert not any(engine.calls for engine in running.engines.values())
     assert response.status_code == 422
-    assert f"conversations[1]: no {field}; for advantages all need both" in response.json()["detail"]
+    assert f"conversations[1]: no valid {field}; for advantages all need both" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import math
 import time
 from email.utils import formatdate
+from typing import Any
 
 import httpx
 import pytest
@@ -161,11 +163,24 @@ def test_a_client_that_waits_says_so_every_so_often_in_one_line(kind: Kind, capl
     assert any("ConnectError: refused" in line for line in said)
 
 
+def telling(**score: Any) -> str:
+    """An answer of something that is no reward service, with this for its one conversation."""
+    answer = Replica().answer({"conversations": [ONE[0]]})
+    answer["scores"][0] |= score
+    return json.dumps(answer)
+
+
 @both
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("<html>", "it is no ScoreAnswer"),
+        (telling(reward=None, error=None), "scores.0. has the reward None and the error None"),
+        (telling(reward=math.nan, error=None), "scores.0. has the reward nan"),
+        (
+            telling(reward=0.0, error=item_error(503, "engine_failed")),
+            "scores.0. has the reward 0.0 and the error code=",
+        ),
         (json.dumps(Replica().answer({"conversations": []})), "it has 0 scores for 1 conversations"),
         (json.dumps(Replica().answer({"conversations": [conversation(1, id="x")]})), "scores.0. is of 'x'"),
     ],

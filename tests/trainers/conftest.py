@@ -31,6 +31,23 @@ def service_url(live_service: ServiceProcess, monkeypatch: pytest.MonkeyPatch) -
     return live_service.url
 
 
+@pytest.fixture(scope="session")
+def watching_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """As `live_service`, and the objective watches a term whose baseline is of a policy that nobody sampled."""
+    file = demo_toml(tmp_path_factory.mktemp("watching"))
+    baseline = '{ policy = "nobody" }'
+    term = f'model = "harmless"\nname = "watched"\nweight = 0.0\ntransform = "centered"\nbaseline = {baseline}\n'
+    file.write_text(f"{file.read_text()}[[objectives.terms]]\n{term}")
+    with ServiceProcess(file) as process:
+        yield process
+
+
+@pytest.fixture
+def watched(watching_service: ServiceProcess) -> str:
+    """The URL of a service where the term `watched` has no number, and each conversation a reward."""
+    return watching_service.url
+
+
 @pytest.fixture
 def client(service_url: str) -> Iterator[Client]:
     """A client of the service, to say what the numbers must be."""

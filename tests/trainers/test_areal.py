@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from reward_service.client import Unavailable
+from reward_service.client import ScoringFailed, Unavailable
 from reward_service.client.trainers.areal import RewardFn, reward_fn
+from tests.client.scripted import Replica, item_error, served
 from tests.trainers.conftest import ANSWERS, GIRAFFE, NOBODY, Reward
 
 PROMPT = f"<|im_start|>user\n{GIRAFFE}<|im_end|>\n<|im_start|>assistant\n"
@@ -57,6 +58,20 @@ async def test_an_outage_fails_every_call_in_the_queue_and_makes_no_zero(pool: P
     calls = [wrapped(pool, function, PROMPT, "Very.", [1], [2], timeout_s=7.0) for _ in range(8)]
     told = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(one) for one in told] == [Unavailable] * 8
+
+
+def test_a_service_that_fails_every_conversation_is_an_outage_too() -> None:
+    """Such a call takes all its time, as one that nobody answers."""
+    replica = Replica(items={"": [item_error(503, "store_unavailable")] * 99})
+    with served(replica) as url:
+        function = RewardFn(url=url, deadline_s=1.0)
+        with pytest.raises(ScoringFailed, match="store_unavailable"):
+            function(PROMPT, "Very.<|im_end|>", [1], [2])
+        tries = len(replica.requests)
+        for _ in range(3):
+            with pytest.raises(ScoringFailed, match="store_unavailable"):
+                function(PROMPT, "Very.<|im_end|>", [1], [2])
+    assert len(replica.requests) == tries > 1
 
 
 @pytest.mark.parametrize("value", ["none", -1.0])

@@ -52,6 +52,8 @@ def test_without_a_url_the_error_names_the_argument_and_the_variable(
     ("options", "message"),
     [
         ({"on_failure": "zero"}, "on_failure: 'zero'; valid"),
+        ({"objectve": "both"}, "objectve: no such option; did you mean 'objective'[?] valid: api_key, "),
+        ({"objective": ["both"]}, r"objective: \['both'\]; valid: the name of one objective"),
         ({"expect": {"hash": "x"}}, r"expect\.hash: .*valid: objective_hash, models"),
         ({"expect": {"baselines": {"sft": "7"}}}, r"expect\.baselines\.sft: '7'"),
         ({"deadline_s": object()}, "is a object; valid: str, number, bool, None, list and dict"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reward_service.client import Client, Unavailable
+from reward_service.client import Client, ScoringFailed, Unavailable
 from reward_service.client.trainers.ms_swift import register
 from reward_service.client.trainers.ms_swift import reward as reward_class
 from tests.trainers.conftest import ANSWERS, GIRAFFE, NOBODY, Reward
@@ -60,8 +60,16 @@ def test_a_term_can_be_a_reward_of_its_own(service_url: str, client: Client) -> 
     asked[1]["finish_reason"] = "length"
     expected = [score.terms[1].transformed for score in client.score(asked).scores]
     assert step(reward_class("harmless", url=service_url, term="harmless")()) == expected
-    with pytest.raises(ValueError, match="term: 'kind' is no term of 'both'; valid: helpful, harmless"):
+    with pytest.raises(ValueError, match="terms: 'kind' is no term of 'both'; valid: helpful, harmless"):
         step(reward_class(url=service_url, term="kind")())
+
+
+def test_a_term_without_a_number_is_an_exception_since_ms_swift_would_make_0_of_it(watched: str) -> None:
+    with pytest.raises(ScoringFailed, match=r"4 of 4 .*0 references of policy 'nobody'"):
+        step(reward_class(url=watched, term="watched")())
+    assert None not in step(reward_class(url=watched)())
+    with pytest.raises(ValueError, match=r"on_failure: -1.0, but no single number can stand for every term"):
+        reward_class(url=watched, term="watched", on_failure=-1.0)
 
 
 def test_an_outage_is_an_exception_and_none_is_refused() -> None:

@@ -100,3 +100,5 @@ def test_an_outage_is_an_exception_and_none_is_refused() -> None:
         made(url=NOBODY, deadline_s=0.3).step(logs(RENDERED), [None] * 4)
     with pytest.raises(ValueError, match="NeMo-RL has no place for a sample without a reward"):
         made(url=NOBODY, on_failure="none")
+    with pytest.raises(ValueError, match="no single number can stand for every term"):
+        made(url=NOBODY, on_failure=-1.0, components=True)

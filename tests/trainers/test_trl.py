@@ -201,6 +201,17 @@ async def test_a_conversation_without_a_reward_has_none_of_its_terms(service_url
         assert [one is None for one in rewards] == [True, False, False, False]
 
 
+async def test_a_conversation_that_lacks_one_term_has_none_or_stops_the_step(watched: str) -> None:
+    """TRL would count the missing one as 0, beside the others."""
+    terms = ["helpful", "watched"]
+    with pytest.raises(ScoringFailed, match="0 references of policy 'nobody'"):
+        await term_functions(terms, watched)[0](**batch())
+    given = batch()
+    for rewards in await asyncio.gather(*(one(**given) for one in term_functions(terms, watched, on_failure="none"))):
+        assert rewards == [None] * len(ANSWERS)
+    assert None not in await term_functions(["helpful"], watched)[0](**batch())
+
+
 def test_what_trl_would_count_as_0_is_refused() -> None:
     with pytest.raises(ValueError, match="OnlineDPO counts None as a reward of 0"):
         sync_reward_func(NOBODY, on_failure="none")
@@ -210,6 +221,8 @@ def test_what_trl_would_count_as_0_is_refused() -> None:
         term_functions(["a", "b"], NOBODY, on_failure=-1.0)
     with pytest.raises(ValueError, match="input: 'text'; valid:"):
         reward_func(NOBODY, input="text")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="eos_token_id: '</s>'; valid: the id of a token"):
+        reward_func(NOBODY, eos_token_id="</s>")  # type: ignore[arg-type]
 
 
 def test_functions_go_to_a_spawned_process_and_know_what_the_run_is_pinned_to(service_url: str, reward: Reward) -> None:

@@ -82,7 +82,8 @@ def test_a_killed_service_stops_the_run_with_one_clear_message(service: Restarte
     with pytest.raises(Unavailable) as caught:
         grpo(reward, tmp_path, steps=20, callbacks=[AtStep(5, service.kill)])
     message = r"POST /v1/score of 8 conversations: no answer in [\d.]+ s and \d+ tries: (\S+): ConnectError \(x \d+\)"
-    found = re.fullmatch(message, str(caught.value))
+    last = r"; last: \1: ConnectError: All connection attempts failed"
+    found = re.fullmatch(message + last, str(caught.value))
     assert found, str(caught.value)
     assert found[1] == service.url
     told = "".join(traceback.format_exception(caught.value))

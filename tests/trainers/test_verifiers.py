@@ -74,6 +74,29 @@ async def test_a_term_that_there_is_not_is_named(service_url: str) -> None:
         await called(rubric_terms(["kind"], service_url)[0], rollout("Very."))
 
 
+async def test_a_term_without_a_number_is_no_zero(watched: str) -> None:
+    with pytest.raises(NoReward, match="'watched/transformed' is none of"):
+        await called(rubric_terms(["watched"], watched)[0], rollout("Very."))
+    with pytest.raises(ValueError, match="no single number can stand for every term"):
+        rubric_terms(["watched"], watched, on_failure=-1.0)
+
+
+async def test_a_tool_call_that_is_none_is_no_zero(service_url: str) -> None:
+    turns = [
+        {"role": "assistant", "content": "", "tool_calls": [{"type": "function"}]},
+        *rollout("Very.")["completion"],
+    ]
+    with pytest.raises(NoReward, match="KeyError: 'id'"):
+        await called(rubric_reward(service_url), {**rollout("Very."), "completion": turns})
+
+
+async def test_another_completion_in_the_same_state_gets_a_reward_of_its_own(service_url: str, reward: Reward) -> None:
+    function, state = rubric_reward(service_url), rollout("Very.")
+    assert await called(function, state) == reward(GIRAFFE, "Very.")
+    state["completion"] = [{"role": "assistant", "content": ANSWERS[0]}]
+    assert await called(function, state) == reward(GIRAFFE, ANSWERS[0])
+
+
 class Turn(BaseModel):
     """A message of verifiers 0.4."""
 

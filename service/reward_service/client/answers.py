@@ -13,7 +13,7 @@ from reward_service.client.errors import RequestFailed, refused
 from reward_service.client.merging import sent_id
 from reward_service.client.steps import Reply
 from reward_service.errors import printable
-from reward_service.schemas import ScoreAnswer
+from reward_service.schemas import ConversationScore, ScoreAnswer
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -36,7 +36,7 @@ def parsed(kind: type[A], reply: Reply) -> A:
 
 
 def parsed_scores(conversations: Sequence[Json], reply: Reply) -> ScoreAnswer:
-    """The answer to these conversations: a score for each, in their order."""
+    """The answer to these conversations: a score for each, in their order, with a reward or an error."""
     answer = parsed(ScoreAnswer, reply)
     if len(answer.scores) != len(conversations):
         raise _not_an_answer(reply, f"it has {len(answer.scores)} scores for {len(conversations)} conversations")
@@ -44,7 +44,16 @@ def parsed_scores(conversations: Sequence[Json], reply: Reply) -> ScoreAnswer:
         sent = sent_id(conversation)
         if sent is not None and score.id not in (sent, printable(sent)):
             raise _not_an_answer(reply, f"scores[{i}] is of {score.id!r}, and conversation {sent!r} was asked for")
+        if not _is_told(score):
+            raise _not_an_answer(reply, f"scores[{i}] has the reward {score.reward} and the error {score.error}")
     return answer
+
+
+def _is_told(score: ConversationScore) -> bool:
+    """Whether it has a number or an error, and not both."""
+    if score.reward is None:
+        return score.error is not None
+    return score.error is None and math.isfinite(score.reward)
 
 
 def _not_an_answer(reply: Reply, reason: str) -> RequestFailed:

@@ -60,7 +60,7 @@ class Unavailable(ClientError):
 
     def __str__(self) -> str:
         told = "; ".join(f"{reason} (x {count})" for reason, count in self.reasons.items()) or "nothing was sent"
-        last = f"; last: {self.last}" if self.last and len(self.reasons) > 1 else ""
+        last = f"; last: {self.last}" if self.last else ""
         return f"{self.what}: no answer in {self.waited_s:.1f} s and {self.tries} tries: {told}{last}"
 
 

@@ -29,8 +29,9 @@ class Grouping:
             return cls([], None)
         advantages = _validated(asked)
         groups, sizes = ([_get(one, name) for one in conversations] for name in ("group", "group_size"))
-        if problems := [*_ungrouped(groups, sizes), *group_problems(groups, sizes)]:
-            raise ValueError(f"{OPTION}: {problems[0]} (one of {len(problems)} problems)")
+        if problems := _ungrouped(groups, sizes) or group_problems(groups, sizes):
+            more = f" (one of {len(problems)} problems)" if len(problems) > 1 else ""
+            raise ValueError(f"{OPTION}: {problems[0]}{more}")
         return cls(groups, advantages)
 
     def advantaged(self, answer: ScoreAnswer) -> ScoreAnswer:
@@ -54,7 +55,7 @@ def _validated(asked: Mapping[str, Any]) -> Advantages:
 
 def _ungrouped(groups: Sequence[Any], sizes: Sequence[Any]) -> list[str]:
     return [
-        f"conversations[{i}]: group {group!r}, group_size {size!r}; valid: a text and a whole number from 1 on"
+        f"conversations[{i}]: group {group!r:.80}, group_size {size!r:.80}; valid: a text and a whole number from 1 on"
         for i, (group, size) in enumerate(zip(groups, sizes, strict=True))
         if not isinstance(group, str) or type(size) is not int or size < 1
     ]

@@ -190,7 +190,7 @@ def group_problems(groups: Sequence[str | None], sizes: Sequence[int | None]) ->
 def _size_problem(group: str, sizes: Sequence[int | None]) -> str | None:
     told = list(dict.fromkeys("none" if size is None else str(size) for size in sizes))
     if len(told) > 1:
-        return f"group {group!r}: group_size is {' and '.join(told)}; all conversations of a group name one size"
+        return f"group {group!r:.80}: group_size is {' and '.join(told)}; all conversations of a group name one size"
     if sizes[0] is None or sizes[0] == len(sizes):
         return None
-    return f"group {group!r}: {len(sizes)} conversations in the request, and group_size is {sizes[0]}"
+    return f"group {group!r:.80}: {len(sizes)} conversations in the request, and group_size is {sizes[0]}"

@@ -14,7 +14,7 @@ def check_groups(request: ScoreRequest, objective: Objective) -> None:
     groups = [one.group for one in request.conversations]
     sizes = [one.group_size for one in request.conversations]
     problems = [] if request.advantages is None else _ungrouped(groups, sizes)
-    if any(sizes):
+    if any(size is not None for size in sizes):
         problems += group_problems(groups, sizes)
     if request.advantages is not None:
         problems += _estimator_problems(request, objective)
@@ -35,7 +35,7 @@ def advantaged(answer: ScoreAnswer, request: ScoreRequest) -> ScoreAnswer:
 
 def _ungrouped(groups: list[str | None], sizes: list[int | None]) -> list[str]:
     return [
-        f"conversations[{i}]: no {'group' if group is None else 'group_size'}; for advantages all need both"
+        f"conversations[{i}]: no valid {'group' if group is None else 'group_size'}; for advantages all need both"
         for i, (group, size) in enumerate(zip(groups, sizes, strict=True))
         if size is None or group is None
     ]

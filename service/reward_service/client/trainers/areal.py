@@ -11,9 +11,10 @@ before, and while the service does not answer the calls behind it end at once: a
 
 import time
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
-from reward_service.client.errors import Unavailable
+from reward_service.client.errors import ScoringFailed, Unavailable
 from reward_service.client.trainers.connecting import Connection, connect
 from reward_service.client.trainers.rendered import Input, check_input, of_parts
 from reward_service.client.trainers.rollouts import message, numbers, plain
@@ -22,8 +23,8 @@ from reward_service.schemas import ScoreAnswer
 DEADLINE_S = 10.0
 REST_S = 30.0
 """How long calls end at once after one that had no answer: longer than any that AReaL still has in its queue waits."""
-_lost: dict[Connection, tuple[float, Unavailable]] = {}
-"""When a call of this process was lost, and how."""
+_lost: dict[Connection, tuple[float, Unavailable | ScoringFailed]] = {}
+"""When a call of this process was lost after all its time, and how."""
 
 
 class RewardFn:
@@ -52,17 +53,19 @@ class RewardFn:
         """The reward of one response; `messages` of the data set are the prompt, else the decoded `prompt` is."""
         turns = prompt if messages is None else [message(one) for one in messages]
         asked = of_parts(turns, completions, self._input, ground_truth=plain(answer))
-        return numbers(_scored(connect(**self._options), asked))[0]
+        return numbers(_scored(connect(**self._options), asked, self._options["deadline_s"] / 2))[0]
 
 
-def _scored(connection: Connection, asked: dict[str, Any]) -> ScoreAnswer:
+def _scored(connection: Connection, asked: dict[str, Any], long_s: float) -> ScoreAnswer:
+    began = time.monotonic()
     at, error = _lost.get(connection, (0.0, None))
-    if error is not None and time.monotonic() - at < REST_S:
-        raise error
+    if error is not None and began - at < REST_S:
+        raise copy(error)  # each with a traceback of its own
     try:
         answer = connection.score([asked])
-    except Unavailable as lost:
-        _lost[connection] = time.monotonic(), lost
+    except (Unavailable, ScoringFailed) as lost:
+        if isinstance(lost, Unavailable) or time.monotonic() - began > long_s:
+            _lost[connection] = time.monotonic(), lost
         raise
     _lost.pop(connection, None)
     return answer

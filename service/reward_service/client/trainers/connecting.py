@@ -11,10 +11,12 @@ from reward_service.client.async_client import AsyncClient
 from reward_service.client.calls import Json
 from reward_service.client.client import Client
 from reward_service.client.settings import KEY_VARIABLE, Options, Settings
+from reward_service.problems import nearest
 from reward_service.schemas import ScoreAnswer
 
 URL_VARIABLE = "REWARD_SERVICE_URL"
 OBJECTIVE_VARIABLE = "REWARD_SERVICE_OBJECTIVE"
+ARGUMENTS = ("url", "objective", *Options.__annotations__)
 Urls = str | Sequence[str]
 
 
@@ -74,6 +76,11 @@ def connect(url: Urls | None = None, objective: str | None = None, **options: Un
     REWARD_SERVICE_OBJECTIVE (else the service's default) and REWARD_SERVICE_API_KEY. The other options are those of
     `Client`, with `pin=True`. ValueError for what is missing or not valid.
     """
+    for name in options:
+        if name not in Options.__annotations__:
+            raise ValueError(f"{name}: no such option{nearest(name, ARGUMENTS)}")
+    if not isinstance(objective, str | None):
+        raise ValueError(f"objective: {objective!r}; valid: the name of one objective")
     urls = _urls(url or os.environ.get(URL_VARIABLE) or "")
     if not urls:
         raise ValueError(f"url: none given; valid: url='http://host:port', or the environment variable {URL_VARIABLE}")
@@ -86,6 +93,15 @@ def refuse_none(options: Mapping[str, Any], why: str) -> None:
     """ValueError for `on_failure="none"`, in a trainer that has no such thing as a missing reward."""
     if options.get("on_failure") == "none":
         raise ValueError(f"on_failure: 'none', but {why}; valid: 'raise', or a number of your own")
+
+
+def refuse_number(options: Mapping[str, Any]) -> None:
+    """ValueError for a number as `on_failure`, where the terms of an objective are rewards of their own."""
+    if not isinstance(options.get("on_failure", "raise"), str):
+        raise ValueError(
+            f"on_failure: {options['on_failure']!r}, but no single number can stand for every term; valid: 'raise', "
+            "and 'none' where a reward may be missing"
+        )
 
 
 def _urls(given: Urls) -> list[str]:

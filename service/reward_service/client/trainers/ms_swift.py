@@ -19,8 +19,8 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from reward_service.client.trainers.connecting import connect, refuse_none
-from reward_service.client.trainers.rollouts import message, numbers, term_scores
+from reward_service.client.trainers.connecting import connect, refuse_none, refuse_number
+from reward_service.client.trainers.rollouts import message, numbers, requiring, term_scores
 
 
 class ServiceReward:
@@ -49,12 +49,18 @@ class ServiceReward:
             for turns, end in zip(messages, ends, strict=True)
         ]
         answer = await asyncio.to_thread(connect(**self.options).score, conversations)
-        return numbers(answer) if self.term is None else term_scores(answer, self.term)
+        if self.term is None:
+            return numbers(answer)
+        required = requiring(answer, [self.term])
+        numbers(required)
+        return term_scores(required, self.term)
 
 
 def reward(name: str = "ServiceReward", *, term: str | None = None, **options: Any) -> type[ServiceReward]:
     """The class of a reward, by whose name ms-swift logs it; the other arguments are those of `connect`."""
     refuse_none(options, "ms-swift counts None as 0 in the sum of rewards")
+    if term is not None:
+        refuse_number(options)
     return type(name, (ServiceReward,), {"options": options, "term": term})
 
 

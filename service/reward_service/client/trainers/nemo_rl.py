@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from reward_service.client.trainers.connecting import connect, refuse_none
+from reward_service.client.trainers.connecting import connect, refuse_none, refuse_number
 from reward_service.client.trainers.rendered import Input, check_input, of_query
 from reward_service.client.trainers.rollouts import message, numbers, plain, term_numbers
 from reward_service.schemas import ScoreAnswer
@@ -31,6 +31,8 @@ class Environment:
         refuse_none(options, "NeMo-RL has no place for a sample without a reward")
         self._input: Input = check_input(options.pop("input", "reparse"))
         self._has_components = bool(options.pop("components", False))
+        if self._has_components:
+            refuse_number(options)
         self._connection = connect(**options)
 
     def step(self, message_log_batch: Sequence[Any], metadata: Sequence[Any]) -> Any:

@@ -1,11 +1,11 @@
 """What trainers hand over and want back: rollouts as conversations, and the number of each term beside the reward."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from reward_service.client.calls import Json
 from reward_service.client.errors import ScoringFailed
-from reward_service.schemas import Message, ScoreAnswer, TermScore
+from reward_service.schemas import ConversationScore, Message, ScoreAnswer, TermScore
 
 Turns = str | Sequence[Mapping[str, Any]]
 """Plain text, or messages in the OpenAI form."""
@@ -71,12 +71,28 @@ def term_numbers(answer: ScoreAnswer) -> dict[str, list[float | None]]:
     return found
 
 
-def term_scores(answer: ScoreAnswer, term: str) -> list[float | None]:
-    """The transformed score of a term in each conversation; ValueError for a term that the objective has not."""
+def requiring(answer: ScoreAnswer, terms: Collection[str]) -> ScoreAnswer:
+    """The answer where a conversation that lacks one of these terms has no reward, but the error of that term.
+
+    Terms are rewards of their own here, and trainers make 0 of one that is missing beside others. ValueError for a term
+    that the objective has not.
+    """
     known = [one.name for one in answer.recipe.terms]
-    if term not in known:
-        raise ValueError(f"term: {term!r} is no term of {answer.objective!r}; valid: {', '.join(known)}")
-    return term_numbers(answer)[f"{term}/transformed"]
+    for term in terms:
+        if known and term not in known:
+            raise ValueError(f"terms: {term!r} is no term of {answer.objective!r}; valid: {', '.join(known)}")
+    return answer.model_copy(update={"scores": [_requiring(score, terms) for score in answer.scores]})
+
+
+def term_scores(answer: ScoreAnswer, term: str) -> list[float | None]:
+    """The transformed score of a term in each conversation; None where the conversation has an error."""
+    named = [None if score.error else _named(score.terms, term) for score in answer.scores]
+    return [None if one is None else one.transformed for one in named]
+
+
+def _requiring(score: ConversationScore, terms: Collection[str]) -> ConversationScore:
+    error = next((term.error for term in score.terms if term.name in terms and term.error), None)
+    return score if score.error or error is None else score.model_copy(update={"reward": None, "error": error})
 
 
 def _named(terms: Sequence[TermScore], name: str) -> TermScore | None:

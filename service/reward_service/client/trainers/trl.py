@@ -9,12 +9,13 @@
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any, Self, TypedDict, Unpack, cast
 
 from reward_service.client.settings import Options
-from reward_service.client.trainers.connecting import Urls, connect, refuse_none
+from reward_service.client.trainers.connecting import Urls, connect, refuse_none, refuse_number
 from reward_service.client.trainers.rendered import Input, check_input
-from reward_service.client.trainers.rollouts import Turns, term_numbers
+from reward_service.client.trainers.rollouts import Turns, numbers, requiring, term_scores
 from reward_service.client.trainers.trl_batches import Batches, SharedBatches
 
 Rewards = list[float | None]
@@ -97,18 +98,20 @@ def term_functions(
     """A function for each term of an objective, its transformed score, over one request for all of them.
 
     For a trainer that normalises each by itself: `multi_objective_aggregation="normalize_then_sum"`. A conversation
-    without a reward has none of its terms. ValueError for a number as `on_failure`.
+    that lacks one of them has none. ValueError for a number as `on_failure`.
     """
-    if not isinstance(options.get("on_failure", "raise"), str):
-        raise ValueError("on_failure: no single number can stand for every term; valid: 'raise' or 'none'")
+    refuse_number(options)
+    is_strict = options.get("on_failure", "raise") == "raise"
     shared = SharedBatches(_batches(url, objective, None, options))
-    return [RewardFunction(term, _term, shared, term) for term in terms]
+    return [RewardFunction(term, _term, shared, term, tuple(terms), is_strict) for term in terms]
 
 
 def _batches(url: Urls | None, objective: str | None, name: str | None, options: Reading) -> Batches:
     ends, how = options.pop("eos_token_id", None), check_input(options.pop("input", "messages"))
     connection = connect(url, objective, **cast(Options, options)).anew()
-    ids = (ends,) if isinstance(ends, int) else tuple(ends or ())
+    ids = tuple(ends or ()) if isinstance(ends, Collection | None) else (ends,)
+    if not all(isinstance(one, Integral) for one in ids):
+        raise ValueError(f"eos_token_id: {ends!r}; valid: the id of a token, or several")
     return Batches(connection, name or connection.objective or "reward_service", ids, how)
 
 
@@ -126,13 +129,11 @@ def _called(batches: Batches) -> Callable[..., Any]:
     return reward
 
 
-def _term(batches: SharedBatches, name: str) -> Callable[..., Any]:
+def _term(batches: SharedBatches, name: str, beside: Collection[str], is_strict: bool) -> Callable[..., Any]:
     async def reward(prompts: Sequence[Turns], completions: Sequence[Turns], **columns: Any) -> Rewards:
-        answer = await batches.score_async(prompts, completions, columns)
-        known = [term.name for term in answer.recipe.terms]
-        if known and name not in known:
-            raise ValueError(f"terms: {name!r} is no term of {answer.objective!r}; valid: {', '.join(known)}")
-        transformed = term_numbers(answer).get(f"{name}/transformed", [None] * len(answer.scores))
-        return [None if score.error else one for score, one in zip(answer.scores, transformed, strict=True)]
+        answer = requiring(await batches.score_async(prompts, completions, columns), beside)
+        if is_strict:
+            numbers(answer)
+        return term_scores(answer, name)
 
     return reward

@@ -18,12 +18,12 @@ verifiers 0.4 (a function of the trace, named in the configuration; service, obj
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from reward_service.client.trainers.connecting import Connection, Urls, connect, refuse_none
+from reward_service.client.trainers.connecting import Connection, Urls, connect, refuse_none, refuse_number
 from reward_service.client.trainers.rollouts import Turns, conversation, message, numbers, plain, term_numbers
 from reward_service.schemas import ScoreAnswer
 
 KEPT = "reward_service"
-"""Where in the state of a rollout the numbers of its terms are: one request is enough for all functions of a rubric."""
+"""Where in the state of a rollout its conversation and numbers are: one request is enough for the whole rubric."""
 
 
 class NoReward(BaseException):
@@ -45,6 +45,7 @@ def rubric_terms(
     terms: Sequence[str], url: Urls | None = None, objective: str | None = None, **options: Any
 ) -> list[RubricFunction]:
     """A function for the transformed score of each term of an objective."""
+    refuse_number(options)
     connection = _connection(url, objective, options)
     return [_function(term, f"{term}/transformed", connection) for term in terms]
 
@@ -69,13 +70,15 @@ def _function(name: str, number: str, connection: Connection) -> RubricFunction:
         kept = state.setdefault(KEPT, {})
         key = repr(connection)
         try:
-            if key not in kept:
-                kept[key] = _told(await connection.score_async([_asked(prompt, completion, answer)]))
-            return float(kept[key][number])
-        except KeyError:
-            raise NoReward(f"{number!r} is none of {sorted(kept[key])}") from None
+            asked = _asked(prompt, completion, answer)
+            if key not in kept or kept[key][0] != asked:
+                kept[key] = asked, _told(await connection.score_async([asked]))
         except Exception as error:
-            raise NoReward(str(error)) from error
+            raise NoReward(f"{type(error).__name__}: {error}") from error
+        found = kept[key][1].get(number)
+        if found is None:
+            raise NoReward(f"{number!r} is none of {sorted(_there(kept[key][1]))}")
+        return float(found)
 
     function.__name__ = name
     return function
@@ -85,6 +88,10 @@ def _asked(prompt: Turns, completion: Turns, answer: Any) -> dict[str, Any]:
     turns = prompt if isinstance(prompt, str) else [_turn(one) for one in prompt]
     said = completion if isinstance(completion, str) else [_turn(one) for one in completion]
     return conversation(turns, said, ground_truth=None if answer == "" else plain(answer))
+
+
+def _there(numbers: dict[str, float | None]) -> list[str]:
+    return [name for name, number in numbers.items() if number is not None]
 
 
 def _told(answer: ScoreAnswer) -> dict[str, float | None]:

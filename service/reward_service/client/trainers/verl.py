@@ -93,7 +93,7 @@ class ServiceRewardManager:
 
     def _is_cut(self, written: Any) -> bool:
         """Whether a response ran into the length limit: it fills it and has no end."""
-        return len(written) >= self._most_tokens and int(written[-1]) != self._tokenizer.eos_token_id
+        return len(written) >= self._most_tokens and bool(written[-1] != self._tokenizer.eos_token_id)
 
     @classmethod
     def assemble_rm_scores(cls, data: Any, scores: list[float]) -> Any:
