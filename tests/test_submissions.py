@@ -104,6 +104,27 @@ async def test_an_unknown_and_an_expired_submission_are_neither(here: Submission
     assert await here.find(name, wait_s=10) == Found()
 
 
+async def test_work_that_ends_while_it_is_looked_for_is_found(clock: SetClock) -> None:
+    """An answer of the store may be old when it arrives."""
+
+    class Late(MemoryStore):
+        async def get_many(self, keys: Any) -> Any:
+            values = await super().get_many(keys)
+            gate.set()
+            await asyncio.sleep(0.02)
+            return values
+
+    async def gated() -> dict[str, Any]:
+        await gate.wait()
+        return {"reward": 3.0}
+
+    gate = asyncio.Event()
+    here = Submissions(Late(clock=clock), grace_s=0.01)
+    name = await submitted(here, gated)
+    assert await here.find(name, wait_s=0) == Found(outcome={"reward": 3.0})
+    await here.close()
+
+
 async def test_work_is_ended_with_the_replica_but_not_before_its_time_of_grace(store: Failing) -> None:
     here = Submissions(store, grace_s=5)
     ended = asyncio.Event()

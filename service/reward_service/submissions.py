@@ -75,9 +75,16 @@ class Submissions:
         record = await self._read(_key(name))
         if record is None or "outcome" in record:
             return Found(outcome=None if record is None else record["outcome"])
-        if record["replica"] == self._replica:
-            return Found(is_under_way=name in self._tasks)
-        return Found(is_under_way=await self._read(_lease(record["replica"])) is not None)
+        if await self._works(record["replica"], name):
+            return Found(is_under_way=True)
+        record = await self._read(_key(name))  # it may have ended since the record was read
+        return Found(outcome=record.get("outcome") if record else None)
+
+    async def _works(self, replica: str, name: str) -> bool:
+        """Whether a replica that accepted a submission is still at it."""
+        if replica == self._replica:
+            return name in self._tasks
+        return await self._read(_lease(replica)) is not None
 
     async def close(self) -> None:
         """Ends what does not finish in time; whoever asks for it is told that it is lost."""

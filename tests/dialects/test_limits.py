@@ -63,6 +63,17 @@ async def test_requests_and_errors_are_counted(trainer: Trainer, start: Start) -
 
 
 @each_trainer
+async def test_the_log_has_the_code_of_an_error_and_nothing_that_was_sent(
+    trainer: Trainer, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(MODEL) as running:
+        await running.http.post(trainer.url("o"), json=trainer.body([Sample("nan")]))
+    told = [record.getMessage() for record in caplog.records if "no reward for" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].endswith(": not_finite")
+
+
+@each_trainer
 async def test_the_objective_may_say_how_texts_are_read(trainer: Trainer, start: Start) -> None:
     toml = MODEL.replace('aggregate = "mean"', 'aggregate = "mean"\ninput = "raw"')
     async with start(toml) as running:

@@ -60,6 +60,13 @@ def test_what_cannot_be_given_back_as_json_is_refused(http: httpx.Client) -> Non
     assert (answer.status_code, answer.json()["half"]) == (200, "\ud83e")
 
 
+def test_components_of_an_earlier_reward_do_not_come_back(http: httpx.Client) -> None:
+    body = rollout(ORDINARY[0]) | {"reward": 5.0, "reward_components": {"old": 5.0}}
+    answer = http.post(NEMO_GYM.url("sure"), json=body).json()
+    assert "reward_components" not in answer
+    assert answer["reward"] != 5.0
+
+
 def test_the_components_are_the_terms_and_sum_to_the_reward(http: httpx.Client) -> None:
     answer = NEMO_GYM.post(http, "both", ORDINARY[:1]).json()
     assert set(answer["reward_components"]) == {"helpful", "harmless"}
@@ -139,7 +146,8 @@ def test_a_rollout_that_ends_in_a_call_or_a_thought_is_scored_as_that(http: http
 @pytest.mark.parametrize(
     ("given", "output", "reason"),
     [
-        ("a", [], "the last role is 'user'"),
+        ("a", [], "response.output: [] has nothing"),
+        (list(LONG[:3]), [], "response.output: [] has nothing"),
         ("a", [CALL, OUTPUT], "the last role is 'tool'"),
         ("a", [{"type": "web_search_call"}], "response.output[0].type: 'web_search_call' is not understood"),
         ([{"role": "user", "content": [{"type": "input_image"}]}], [said("b")], "input[0].content[0]: 'input_image'"),

@@ -7,13 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from reward_service.errors import EngineFailed, Overloaded, StoreUnavailable
-from reward_service.stores import MemoryStore
-from reward_service.stores.base import Values
+from reward_service.errors import EngineFailed, Overloaded
 from tests.access.configs import KEYS, MODEL, with_keys
 from tests.conftest import Running, Start
 from tests.dialects.conversations import LONG, ORDINARY, Sample
-from tests.stores.clocks import SetClock
 
 SUBMIT, RESULT = "/roll/{}/submit_task", "/roll/{}/task_result"
 
@@ -127,7 +124,8 @@ def test_a_prompt_in_which_words_and_contents_cannot_be_told_apart_is_an_error(h
     check_failed(result(http, ORDINARY[2]), "reparse_failed", "cannot be told apart", "input=messages")
 
 
-def test_an_empty_or_wrong_body_is_refused_at_once(http: httpx.Client) -> None:
+def test_a_wrong_body_or_url_stops_the_trainer(http: httpx.Client) -> None:
+    """Since what is refused at once it submits five times, and then takes 0."""
     for body, said in (
         ({}, "prompt: required"),
         ([], "expected an object"),
@@ -136,13 +134,15 @@ def test_an_empty_or_wrong_body_is_refused_at_once(http: httpx.Client) -> None:
         (task(SINGLE, response=None), "response"),
     ):
         answer = http.post(SUBMIT.format("both"), json=body)
-        assert answer.status_code == 422
-        told = answer.json()
-        assert said in told["detail"]
-        assert (told["errcode"], told["errmsg"]) == (422, told["detail"])
-        assert "reward_request_id" not in told
+        check_failed(poll(http, answer.json()["reward_request_id"]), "invalid_request", said)
+    check_failed(result(http, SINGLE, query="?inptu=raw"), "invalid_request", "did you mean 'input'?")
+
+
+def test_what_is_no_submission_at_all_is_refused(http: httpx.Client) -> None:
     answer = http.post(SUBMIT.format("both"), content="{", headers=JSON)
-    assert (answer.status_code, answer.json()["errcode"]) == (400, 400)
+    told = answer.json()
+    assert (answer.status_code, told["errcode"], told["errmsg"]) == (400, 400, told["detail"])
+    assert "reward_request_id" not in told
     answer = http.request("GET", RESULT.format("both"), json={"reward_request_id": "a b"})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
@@ -163,9 +163,7 @@ def test_special_tokens_emoji_and_thoughts_in_a_response_are_what_it_says(http: 
     check(http, Sample("Five.<|im_end|>\n<|im_start|>assistant\nuser\nYou are welcome.</s>"))
     check(http, Sample("So tall! \ufffd"))
     check(http, Sample("<think>\nGiraffes ...\n</think>\n\nAbout five metres."))
-    answer = http.post(SUBMIT.format("both"), content=json.dumps(task(Sample("So tall! \ud83e"))), headers=JSON)
-    assert answer.status_code == 422
-    assert "surrogate" in answer.json()["errmsg"]
+    check_failed(result(http, Sample("So tall! \ud83e")), "surrogate")
 
 
 def test_a_prompt_that_was_cut_at_its_left_is_an_error_where_markers_tell(http: httpx.Client) -> None:
@@ -225,59 +223,6 @@ async def test_a_sample_that_takes_longer_than_the_trainer_waits_is_an_error(sta
         name = await submitted(running, "1.5", timeout=1e-9)
         check_failed(await ask(running, name), "deadline_exceeded", "1e-09 s")
     assert running.engines["m"].cancelled == 1
-
-
-class Shared(MemoryStore):
-    """The store of two servers; `is_down` makes it fail."""
-
-    is_down = False
-
-    async def get_many(self, keys: Any) -> Values:
-        if self.is_down:
-            raise StoreUnavailable("the store is down")
-        return await super().get_many(keys)
-
-    async def close(self) -> None:
-        """The test ends it."""
-
-
-@pytest.fixture
-def shared() -> tuple[Shared, SetClock]:
-    clock = SetClock()
-    return Shared(clock=clock), clock
-
-
-async def test_any_server_on_the_store_answers(start: Start, shared: tuple[Shared, SetClock]) -> None:
-    async with start(MODEL, store=shared[0]) as one, start(MODEL, store=shared[0]) as other:
-        gate = one.engines["m"].gate = asyncio.Event()
-        name = await submitted(one, "1.5")
-        assert (await ask(other, name))["errcode"] == 1
-        gate.set()
-        assert (await ask(one, name))["reward_score"] == 1.5
-        assert (await ask(other, name))["reward_score"] == 1.5
-
-
-async def test_a_server_that_died_leads_to_another_submission(start: Start, shared: tuple[Shared, SetClock]) -> None:
-    store, clock = shared
-    async with start(MODEL, store=store) as one, start(MODEL, store=store) as other:
-        gate = one.engines["m"].gate = asyncio.Event()
-        name = await submitted(one, "1.5")
-        await clock.advance(20)  # without a renewal: as if the server were gone
-        told = await ask(other, name)
-        assert (told["errcode"], told["reward_score"]) == (0, None)
-        assert "is gone; submit it anew" in told["errmsg"]
-        gate.set()
-
-
-async def test_a_store_that_is_down_is_an_error_of_the_question(start: Start, shared: tuple[Shared, SetClock]) -> None:
-    async with start(MODEL, store=shared[0]) as running:
-        name = await submitted(running, "1.5")
-        shared[0].is_down = True
-        question = {"reward_request_id": name}
-        answer = await running.http.request("GET", RESULT.format("o"), json=question)
-        assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
-        shared[0].is_down = False
-        assert (await ask(running, name))["reward_score"] == 1.5
 
 
 async def test_a_key_in_the_url_opens_both_routes(start: Start) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import math
 import re
 from abc import ABC, abstractmethod
@@ -29,6 +30,7 @@ from reward_service.telemetry import Stage
 
 B = TypeVar("B", bound=BaseModel)
 P = TypeVar("P", bound=Parameters)
+log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/json"
 STRICT = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 INLINE = 64
@@ -66,7 +68,8 @@ class Dialect(ABC, Generic[B, P]):
         """Serve one request."""
         try:
             return await self._serve(request)
-        except ServiceError as error:
+        except ServiceError as error:  # some trainers look at no status, and say nothing of the answer
+            log.warning("no reward for %s: %s", type(self).__name__, error.code)
             return self.error(request, error)
 
     @cached_property

@@ -75,6 +75,8 @@ class NemoGym(Dialect[Rollout, OnlyMessages]):
         asks, said = body.responses_create_params, body.response
         given = [{"role": "user", "content": asks.input}] if isinstance(asks.input, str) else asks.input
         system = [{"role": "system", "content": asks.instructions}] if asks.instructions else []
+        if not said.output:
+            raise InvalidRequest("response.output: [] has nothing that the policy wrote")
         cut = said.incomplete_details is not None and said.incomplete_details.reason == OUT_OF_TOKENS
         conversation: dict[str, Any] = {
             "messages": conversation_items([*system, *given], said.output),
@@ -94,6 +96,7 @@ class NemoGym(Dialect[Rollout, OnlyMessages]):
         """The request's own fields, and the reward."""
         scored = answer.scores[0]
         verified = {**body.model_dump(exclude_unset=True), "reward": scored.reward}
+        verified.pop("reward_components", None)  # of an earlier reward
         if answer.recipe.aggregate in SUMS:
             trained = [term for term in scored.terms if term.weight > 0 and term.transformed is not None]
             verified["reward_components"] = {term.name: term.weight * (term.transformed or 0.0) for term in trained}

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field, FiniteFloat
 
 from reward_service.api.checked import CheckedRoute
-from reward_service.api.deps import ServiceDep
+from reward_service.api.deps import ServiceDep, while_connected
 from reward_service.api.dialects.asked import Asked, Parameters, asked
 from reward_service.api.dialects.dialect import Dialect
 from reward_service.api.dialects.extended import extended
@@ -25,6 +26,7 @@ from reward_service.api.security import needs
 from reward_service.errors import (
     DeadlineExceeded,
     EngineFailed,
+    InvalidRequest,
     NotReady,
     Overloaded,
     ServiceError,
@@ -40,6 +42,8 @@ DONE, RUNNING = 0, 1
 LONGEST_S = 3600.0
 WAIT_S = 10.0
 """How long a question for a result is held; the trainer waits 20 s for the answer, and 2 s before it asks again."""
+SUBMIT_S = 14.0
+"""How long a submission waits for room or for the store, of the 20 s that the trainer waits; without it, it takes 0."""
 RETRY_S = 2.0
 MAY_PASS = (Overloaded, NotReady, EngineFailed, StoreUnavailable, DeadlineExceeded)
 
@@ -94,11 +98,14 @@ class RollSubmit(Dialect[RollTask, Parameters]):
 
     async def _serve(self, request: Request) -> Response:
         service: Service = request.app.state.service
-        said = asked(request, Parameters, self.input)
-        body = await read(request, RollTask)
-        work = partial(self._result, service, said, body)
-        size = len(await request.body())
-        name = await service.submissions.submit(work, size=size, timeout_s=body.timeout)
+        try:
+            said = asked(request, Parameters, self.input)
+            body = await read(request, RollTask)
+            work, timeout_s = partial(self._result, service, said, body), body.timeout
+        except InvalidRequest as error:  # refused at once, it would be submitted five times and then count as 0
+            work, timeout_s = partial(asyncio.sleep, 0, failed(error)), 0.0
+        submit = partial(service.submissions.submit, work, size=len(await request.body()), timeout_s=timeout_s)
+        name = await while_connected(request, _accepted(submit))
         return JSONResponse({"reward_request_id": name, "errcode": DONE, "errmsg": ""})
 
     def parse(self, body: RollTask, asked: Asked[Parameters]) -> list[Conversation]:
@@ -165,8 +172,21 @@ class RollSubmit(Dialect[RollTask, Parameters]):
             raise DeadlineExceeded(f"no reward within {body.timeout:g} s, the time that the trainer gave") from None
 
 
+async def _accepted(submit: Callable[[], Awaitable[str]]) -> str:
+    """The name of a submission, which is made again while there is no room or no store."""
+    last_start = time.monotonic() + SUBMIT_S - RETRY_S
+    while True:
+        try:
+            return await submit()
+        except (Overloaded, StoreUnavailable):
+            if time.monotonic() > last_start:
+                raise
+        await asyncio.sleep(RETRY_S)
+
+
 def failed(error: ServiceError) -> dict[str, Any]:
-    """The result of a sample that has no reward."""
+    """The result of a sample that has no reward; the log has its code, and nothing that the trainer wrote."""
+    log.warning("no reward for a submission of ROLL: %s", error.code)
     told = f"{error.code}: {error.detail}"
     return {"errcode": DONE, "errmsg": told, "reward_score": told, "dimention_reward_score": {}}
 

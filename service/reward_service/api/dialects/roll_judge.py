@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 from uuid import uuid4
 
@@ -15,12 +16,35 @@ from reward_service.schemas import Conversation, Message, ScoreAnswer
 from reward_service.schemas.base import Answer, Items, Json, Text
 
 router = dialect_router()
+OUT_OF = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What stands before the prompt, between prompt and response, and behind the response in a judge's prompt.
+
+    `out_of` is the score of a perfect response, as the version of ROLL that writes this form reads it.
+    """
+
+    before: str
+    between: str
+    behind: str
+    out_of: float
+
+
 FORMS = (
-    ("\n            Prompt: ", "\n            \n            Response: ", "\n            \n            Reference: "),
-    ("\n\nPrompt: ", "\n\nResponse: ", "\n\nReference: "),
-    ("**Question:**  \n", "  \n\n**Solution Process (Final Step Only):**  \n", "  \n\n**Reference Answer:**  \n"),
+    Form(
+        "\n            Prompt: ",
+        "\n            \n            Response: ",
+        "\n            \n            Reference: ",
+        OUT_OF,
+    ),
+    Form("\n\nPrompt: ", "\n\nResponse: ", "\n\nReference: ", 1.0),
+    Form(
+        "**Question:**  \n", "  \n\n**Solution Process (Final Step Only):**  \n", "  \n\n**Reference Answer:**  \n", 1.0
+    ),
 )
-"""What stands before the prompt, between prompt and response, and behind the response in ROLL's own judge prompts."""
+"""ROLL's own forms. The version that writes the second divides a score by ten only if it is more than 1."""
 LEFT_OVER = "\nassistant"
 """What is left of the generation prompt where ROLL cut the prompt out of the policy's text."""
 LIKELY = 0.5
@@ -43,7 +67,7 @@ class JudgeChoice(Answer):
 
 
 class JudgeCompletion(Answer):
-    """A chat completion whose text is `Score: x` (x from 0 to 10) and `Verdict: yes` or `no`."""
+    """A chat completion whose text is `Score: x` (x from 0 to 10, or to 1) and `Verdict: yes` or `no`."""
 
     id: str
     object: Literal["chat.completion"]
@@ -54,7 +78,7 @@ class JudgeCompletion(Answer):
 
 
 class RollJudge(OpenAIDialect[JudgeRequest, OnlyMessages]):
-    """The reward as a judge's verdict: ten times its probability, and whether that is at least 0.5."""
+    """The reward as a judge's verdict: its probability as a score, and whether that is at least 0.5."""
 
     body, parameters = JudgeRequest, OnlyMessages
     answer = JudgeCompletion
@@ -68,41 +92,51 @@ class RollJudge(OpenAIDialect[JudgeRequest, OnlyMessages]):
 
     def render(self, body: JudgeRequest, asked: Asked[OnlyMessages], answer: ScoreAnswer) -> Json:  # noqa: ARG002
         """A chat completion."""
+        form = form_of(text_of(body.messages))
         verdicts = probabilities(answer.recipe, rewards(answer))
         if verdicts is None:
             raise InvalidRequest(
                 f"objective: the rewards of {answer.objective!r} are neither probabilities nor their logarithms, and a"
                 " judge's score is from 0 to 10; choose an objective of the aggregate `and` or `geometric`"
             )
+        text = said(verdicts[0], form.out_of if form else OUT_OF)
         tokens = answer.usage.tokens
         return {
             "id": f"chatcmpl-{uuid4().hex}",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": answer.objective,
-            "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": said(verdicts[0])}, "finish_reason": "stop"}
-            ],
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
         }
 
 
-def said(probability: float) -> str:
+def said(probability: float, out_of: float) -> str:
     """A verdict that every version of ROLL reads: some look for the score, some for yes or no (and take 0 for neither).
 
     The score is written without an exponent, which the trainer would not read.
     """
-    return f"Score: {10 * probability:.20f}\nVerdict: {'yes' if probability >= LIKELY else 'no'}"
+    return f"Score: {out_of * probability:.20f}\nVerdict: {'yes' if probability >= LIKELY else 'no'}"
+
+
+def text_of(messages: Sequence[Message]) -> str:
+    """The judge's prompt, if the last message is one; a response that ends a conversation is none."""
+    return (messages[-1].content or "") if messages and messages[-1].role != "assistant" else ""
+
+
+def form_of(text: str) -> Form | None:
+    """The form of a judge's prompt: the one that begins first, since a response may imitate others."""
+    begun = {text.find(form.before): form for form in FORMS if form.before in text}
+    return begun[min(begun)] if begun else None
 
 
 def judged(messages: Sequence[Message]) -> Conversation:
     """Prompt and response out of a judge's prompt in one of ROLL's own forms; InvalidRequest when it is in none."""
-    text = (messages[-1].content or "") if messages else ""
-    for before, between, behind in FORMS:
-        _, found, rest = text.partition(before)
-        prompt, parted, rest = rest.partition(between)
-        response, ended, _ = rest.rpartition(behind)
-        if found and parted and ended:
+    text = text_of(messages)
+    if form := form_of(text):
+        prompt, found, rest = text.partition(form.before)[2].partition(form.between)
+        response, ended, _ = rest.rpartition(form.behind)
+        if found and ended:
             return Conversation(prompt=prompt.removesuffix(LEFT_OVER), response=response)
     raise InvalidRequest(
         "messages: the last message is neither the assistant's nor a judge's prompt in a form of ROLL's own, so that"
