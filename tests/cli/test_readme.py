@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
 def test_the_python_of_a_page_runs_against_a_service(page: str, tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL))
     with ServiceProcess(demo_toml(tmp_path)) as service:
         code = code.replace("http://127.0.0.1:8000", service.url)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
