@@ -15,6 +15,7 @@ from copy import copy
 from typing import Any
 
 from reward_service.client.errors import ScoringFailed, Unavailable
+from reward_service.client.retrying import ENGINE_TRIES, may_succeed
 from reward_service.client.trainers.connecting import Connection, connect
 from reward_service.client.trainers.rendered import Input, check_input, of_parts
 from reward_service.client.trainers.rollouts import message, numbers, plain
@@ -53,22 +54,26 @@ class RewardFn:
         """The reward of one response; `messages` of the data set are the prompt, else the decoded `prompt` is."""
         turns = prompt if messages is None else [message(one) for one in messages]
         asked = of_parts(turns, completions, self._input, ground_truth=plain(answer))
-        return numbers(_scored(connect(**self._options), asked, self._options["deadline_s"] / 2))[0]
+        return numbers(_scored(connect(**self._options), asked))[0]
 
 
-def _scored(connection: Connection, asked: dict[str, Any], long_s: float) -> ScoreAnswer:
-    began = time.monotonic()
+def _scored(connection: Connection, asked: dict[str, Any]) -> ScoreAnswer:
     at, error = _lost.get(connection, (0.0, None))
-    if error is not None and began - at < REST_S:
+    if error is not None and time.monotonic() - at < REST_S:
         raise copy(error)  # each with a traceback of its own
     try:
         answer = connection.score([asked])
     except (Unavailable, ScoringFailed) as lost:
-        if isinstance(lost, Unavailable) or time.monotonic() - began > long_s:
+        if isinstance(lost, Unavailable) or _took_all_its_time(lost):
             _lost[connection] = time.monotonic(), lost
         raise
     _lost.pop(connection, None)
     return answer
+
+
+def _took_all_its_time(failed: ScoringFailed) -> bool:
+    """Whether the error may pass, so that the client tried until its deadline."""
+    return any(may_succeed(score, ENGINE_TRIES) for score in failed.failed.values())
 
 
 reward_fn = RewardFn()
