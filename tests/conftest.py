@@ -20,6 +20,21 @@ from tests.scripted import ScriptedEngine
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
+ONE_TERM = """
+[store]
+url = "memory://"
+[[models]]
+name = "m"
+source = "org/m"
+[[objectives]]
+name = "o"
+aggregate = "and"
+[[objectives.terms]]
+model = "m"
+transform = "log_sigmoid_centered"
+baseline = { policy = "sft", min_references = 1 }
+"""
+"""An objective `o` of one model `m`, compared with stored references of the policy `sft`."""
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Running, Start
+from tests.conftest import ONE_TERM, Running, Start
 
-CONFIG = """
-[store]
-url = "memory://"
-[[models]]
-name = "m"
-source = "org/m"
-[[objectives]]
-name = "o"
-aggregate = "and"
-[[objectives.terms]]
-model = "m"
-transform = "log_sigmoid_centered"
-baseline = { policy = "sft", min_references = 1 }
-"""
 JSON = "application/json"
 ORDINARY = [("?strict=false", JSON), ("", f"{JSON}; charset=utf-8")]
 BODIES: dict[str, str] = {
@@ -48,7 +34,7 @@ async def asked(running: Running, query: str, content_type: str, body: str) -> t
 
 @pytest.mark.parametrize("name", BODIES)
 async def test_the_shorter_way_answers_as_the_ordinary_one(name: str, start: Start) -> None:
-    async with start(CONFIG) as running:
+    async with start(ONE_TERM) as running:
         entries = [{"prompt": "p", "rewards": [0.0, 0.5, 1.0]}]
         await running.http.put("/v1/baselines", json={"model": "m", "policy": "sft", "entries": entries})
         direct = await asked(running, "", JSON, BODIES[name])
@@ -66,7 +52,7 @@ async def test_the_shorter_way_answers_as_the_ordinary_one(name: str, start: Sta
 
 
 async def test_both_ways_are_counted_under_their_route(start: Start) -> None:
-    async with start(CONFIG) as running:
+    async with start(ONE_TERM) as running:
         for query in ("", "?strict=false"):
             await asked(running, query, JSON, '{"conversations": []}')
         metrics = (await running.http.get("/metrics")).text
@@ -76,7 +62,7 @@ async def test_both_ways_are_counted_under_their_route(start: Start) -> None:
 async def test_the_statistics_of_references_are_those_of_the_latest_write(start: Start) -> None:
     body = json.dumps({"conversations": [{"prompt": "p", "response": "1.0"}]})
     baselines = []
-    async with start(CONFIG) as running:
+    async with start(ONE_TERM) as running:
         for reward in (0.25, 0.75):
             entries = [{"prompt": "p", "rewards": [reward]}]
             await running.http.put("/v1/baselines", json={"model": "m", "policy": "sft", "entries": entries})
@@ -91,7 +77,7 @@ async def test_prompts_that_differ_in_more_than_their_text_have_baselines_of_the
     prompts: list[Any] = ["p", [named], [{"role": "system", "content": "p"}], [{"role": "user", "content": "p"}, named]]
     entries = [{"prompt": prompt, "rewards": [float(i)]} for i, prompt in enumerate(prompts)]
     conversations = [{"prompt": prompt, "response": "1.0"} for prompt in [*prompts, *prompts]]
-    async with start(CONFIG) as running:
+    async with start(ONE_TERM) as running:
         await running.http.put("/v1/baselines", json={"model": "m", "policy": "sft", "entries": entries})
         _, answer = await asked(running, "", JSON, json.dumps({"conversations": conversations}))
     assert [score["terms"][0]["baseline"] for score in answer["scores"]] == [0.0, 1.0, 2.0, 3.0] * 2

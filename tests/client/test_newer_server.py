@@ -9,22 +9,8 @@ import pytest
 
 from reward_service import schemas
 from reward_service.client import AsyncClient, RequestFailed
-from tests.conftest import Running, Start
+from tests.conftest import ONE_TERM, Running, Start
 
-CONFIG = """
-[store]
-url = "memory://"
-[[models]]
-name = "m"
-source = "org/m"
-[[objectives]]
-name = "o"
-aggregate = "and"
-[[objectives.terms]]
-model = "m"
-transform = "log_sigmoid_centered"
-baseline = { policy = "sft", min_references = 1 }
-"""
 ASKED = [{"id": "a", "prompt": "p", "response": "1.0"}, {"prompt": "q", "response": "1.0"}]
 MAPS = ("models", "baselines")
 FREE = ("baseline",)
@@ -69,7 +55,7 @@ def reworded(value: Any) -> Any:
 
 @pytest.fixture
 async def running(start: Start) -> AsyncIterator[Running]:
-    async with start(CONFIG) as running:
+    async with start(ONE_TERM) as running:
         yield running
 
 

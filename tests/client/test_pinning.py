@@ -10,29 +10,15 @@ import pytest
 
 from reward_service.client import AnswersDisagree, AsyncClient, Client, ExpectationFailed
 from tests.client.scripted import A, Body, Kind, Replica, ask_all, both, conversation, scoring, served
-from tests.conftest import Running, Start
+from tests.conftest import ONE_TERM, Running, Start
 
-CONFIG = """
-[store]
-url = "memory://"
-[[models]]
-name = "m"
-source = "org/m"
-[[objectives]]
-name = "o"
-aggregate = "and"
-[[objectives.terms]]
-model = "m"
-transform = "log_sigmoid_centered"
-baseline = { policy = "sft", min_references = 1 }
-"""
 GOOD = [{"prompt": "p", "response": "1.0"}]
 ONE = [conversation(1.5)]
 
 
 @pytest.fixture
 async def running(start: Start) -> AsyncIterator[Running]:
-    async with start(CONFIG) as running:
+    async with start(ONE_TERM) as running:
         yield running
 
 
