@@ -1,4 +1,4 @@
-"""GRPO with rewards from a service: TRL trains a small policy on the CPU, in about a minute.
+"""GRPO with rewards from a service: TRL trains a small policy on the CPU, in a minute or two.
 
     python examples/trl_grpo.py --demo                        # starts `reward-service demo` for itself
     python examples/trl_grpo.py --url http://127.0.0.1:8000   # or uses a service that runs
