@@ -11,7 +11,7 @@ import torch
 from reward_service.engine.packed import native
 from reward_service.engine.packed.blocks import block_attention
 from reward_service.engine.packed.flex import FlexAttention
-from reward_service.engine.packed.native.calling import NativeAttention, native_attention
+from reward_service.engine.packed.native.attention import NativeAttention, native_attention
 from reward_service.engine.packed.plan import Blocks, Plan, encoder_plan, shared_plan
 from tests.engine.packed.packs import items
 

@@ -13,7 +13,7 @@ from transformers import AttentionInterface
 from reward_service.engine.forward import Pause
 from reward_service.engine.packed.blocks import block_attention
 from reward_service.engine.packed.flex import shared_kernel
-from reward_service.engine.packed.native.calling import native_attention
+from reward_service.engine.packed.native.attention import native_attention
 from reward_service.engine.packed.plan import Plan
 
 NAME = "reward_service_packed"

@@ -12,8 +12,9 @@ from torch import nn
 from reward_service.engine.forward import Layout, Pause
 from reward_service.engine.heads import body_of
 from reward_service.engine.packed.attention import NAME, NotPackable, Run, running
+from reward_service.engine.packed.fused import FusedLayers
 from reward_service.engine.packed.gated import GatedLayers
-from reward_service.engine.packed.layers import Layers
+from reward_service.engine.packed.layers import Layers, find_layers
 from reward_service.engine.packed.plan import Plan, shared_plan
 from reward_service.engine.rendering import Rendered
 
@@ -35,14 +36,16 @@ class PackedForward:
         self._attention = model.config._attn_implementation  # type: ignore[union-attr]
         model.set_attn_implementation(NAME)  # type: ignore[operator]
         model.config.use_cache = False  # type: ignore[union-attr]
+        self._fused = FusedLayers(find_layers(self._body))
         self.layers = Layers(self._body)
-        self._gated = GatedLayers(self._body)
+        self._gated = GatedLayers(self._body, besides=self._fused.layers)
         self.layers.only_pooled = only_pooled
 
     def undo(self) -> None:
         """Makes the model what it was."""
         self.layers.unwrap()
         self._gated.undo()
+        self._fused.undo()
         self._model.set_attn_implementation(self._attention)  # type: ignore[operator]
 
     def prepare(self, batch: Sequence[Rendered]) -> Plan:

@@ -1,5 +1,6 @@
 """Gated feed-forward layers as two matrix products that apply activation and gate while they write: CPUs, bfloat16."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,12 +15,16 @@ _FUSED: dict[type, type] = {}
 
 
 class GatedLayers:
-    """Fuses the gated feed-forward layers of a body, where that is supported and gives the same, until `undo`."""
+    """Fuses the gated feed-forward layers of a body, where that is supported and gives the same, until `undo`.
 
-    def __init__(self, body: nn.Module) -> None:
-        weight = next(body.parameters())
+    Those in `besides` stay as they are.
+    """
+
+    def __init__(self, body: nn.Module, besides: Iterable[nn.Module] = ()) -> None:
+        weight, left = next(body.parameters()), {module for one in besides for module in one.modules()}
         usable = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available()
-        self._modules = [(module, type(module)) for module in body.modules() if usable and _fusable(module)]
+        modules = [module for module in body.modules() if usable and module not in left and _fusable(module)]
+        self._modules = [(module, type(module)) for module in modules]
         for module, plain in self._modules:
             module.__class__ = fused(plain)
 

@@ -1,4 +1,4 @@
-"""The CPU attention of packs in C++, compiled on first use; where it cannot run, `load` says so with None."""
+"""What packs compute in C++ on CPUs with AMX, compiled on first use; where it cannot run, `load` says so with None."""
 
 import ctypes
 import functools
@@ -15,7 +15,7 @@ import torch
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("attention.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("attention.cpp", "feed_forward.cpp", "amx.h"))
 FLAGS = (
     *("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp"),
     *("-mfma", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
@@ -32,7 +32,7 @@ def load() -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(_compiled()))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        log.warning("the native attention cannot be compiled, torch's is used: %s", _reason(error))
+        log.warning("the native kernels cannot be compiled, torch's are used: %s", _reason(error))
         return None
     return library if library.rs_allow_tiles() == 0 else None
 
@@ -51,14 +51,15 @@ def _compiled() -> Path:
     if compiler is None:
         raise OSError("there is no C++ compiler: install g++ or set CXX")
     version = _run([compiler, "--version"])
-    digest = hashlib.sha256(SOURCE.read_bytes() + version.encode() + " ".join(FLAGS).encode()).hexdigest()[:16]
+    sources = b"".join(source.read_bytes() for source in SOURCES)
+    digest = hashlib.sha256(sources + version.encode() + " ".join(FLAGS).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reward-service"
-    target = folder / f"attention-{digest}.so"
+    target = folder / f"kernels-{digest}.so"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as place:
             built = Path(place) / target.name
-            _run([compiler, *FLAGS, str(SOURCE), "-o", str(built), *_openmp()])
+            _run([compiler, *FLAGS, *map(str, SOURCES[:-1]), "-o", str(built), *_openmp()])
             built.replace(target)  # atomic: another process sees all of it or nothing
     return target
 

@@ -7,26 +7,19 @@
 // Scores are computed transposed, keys x queries: a vector holds one key's scores of 16 queries, so that the softmax of
 // 16 queries needs no reduction across a vector. The sums are transposed back when they are stored.
 
-#include <immintrin.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "amx.h"
+
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cmath>
 #include <memory>
 #include <vector>
 
 namespace {
 
-constexpr int TILE = 16;            // rows of a tile, float32 numbers in a vector
-constexpr int WIDE = 2 * TILE;      // bfloat16 numbers in a row of a tile
-constexpr int QUERIES = 2 * TILE;   // queries of one step: two vectors
-constexpr int KEYS = 64;            // keys of one step of the online softmax
+constexpr int QUERIES = 2 * TILE;  // queries of one step: two vectors
+constexpr int KEYS = 64;           // keys of one step of the online softmax
 constexpr int MAX_DIM = 256;
-constexpr float LOG2E = 1.44269504088896340736f;
 
 struct Strides {
     int64_t token, head;
@@ -72,76 +65,12 @@ struct alignas(64) Scratch {
     std::vector<Step> steps;
 };
 
-struct alignas(64) TileConfig {
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// Memory that is kept for the next call: fresh pages cost more than what is done with them.
-class Memory {
-  public:
-    ~Memory() { free(at_); }
-    void *get(size_t bytes) {
-        if (bytes > size_) {
-            free(at_);
-            size_ = (bytes + 4095) / 4096 * 4096;
-            at_ = aligned_alloc(4096, size_);
-            if (!at_) size_ = 0;
-        }
-        return at_;
-    }
-
-  private:
-    void *at_ = nullptr;
-    size_t size_ = 0;
-};
-
-int padded(int value, int unit) { return (value + unit - 1) / unit * unit; }
-
-// 2 ** x for x <= 0, accurate to 8e-5 (the shares are rounded to bfloat16, 4e-3).
-inline __m512 exp2_vector(__m512 x) {
-    const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m512 part = _mm512_sub_ps(x, whole);
-    __m512 y = _mm512_set1_ps(0.05517167f);
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.24261113f));
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.69326099f));
-    y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(0.99992807f));
-    return _mm512_scalef_ps(y, whole);
-}
-
 inline __m512 tanh_vector(__m512 x) {
     const __m512 magnitude = _mm512_min_ps(_mm512_set1_ps(20.0f), _mm512_abs_ps(x));  // the second where one is not a number
     const __m512 e = exp2_vector(_mm512_mul_ps(magnitude, _mm512_set1_ps(-2.0f * LOG2E)));
     const __m512 one = _mm512_set1_ps(1.0f);
     const __m512 t = _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e));
     return _mm512_mask_sub_ps(t, _mm512_movepi32_mask(_mm512_castps_si512(x)), _mm512_setzero_ps(), t);
-}
-
-void transpose_16x16(__m512i rows[16]) {
-    __m512i t[16];
-    for (int i = 0; i < 8; ++i) {
-        t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-    }
-    for (int i = 0; i < 4; ++i) {
-        rows[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        rows[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        rows[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        rows[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-    }
-    for (int i = 0; i < 4; ++i) {
-        t[i] = _mm512_shuffle_i32x4(rows[i], rows[4 + i], 0x88);
-        t[4 + i] = _mm512_shuffle_i32x4(rows[i], rows[4 + i], 0xdd);
-        t[8 + i] = _mm512_shuffle_i32x4(rows[8 + i], rows[12 + i], 0x88);
-        t[12 + i] = _mm512_shuffle_i32x4(rows[8 + i], rows[12 + i], 0xdd);
-    }
-    for (int i = 0; i < 4; ++i) {
-        rows[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
-        rows[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
-        rows[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
-        rows[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
-    }
 }
 
 // 32 numbers of a row from `at` on; zeros beyond `dim`.
@@ -259,8 +188,39 @@ struct Seen {
         const __m512i here = _mm512_set1_epi32(key);
         return _mm512_cmple_epi32_mask(low, here) & _mm512_cmpgt_epi32_mask(high, here);
     }
-    bool by_all(int key) const { return key >= all_from && key < all_until; }
+    bool by_all(int keys) const { return all_from == 0 && keys <= all_until; }
 };
+
+// The largest scores of 16 queries among the keys that they see.
+template <bool all>
+__m512 largest(const float (*scores)[QUERIES], int half, const Seen &seen, int count) {
+    __m512 best[4];
+    for (__m512 &one : best) one = _mm512_set1_ps(-INFINITY);
+    for (int key = 0; key < count; key += 4)
+        for (int i = 0; i < 4; ++i) {
+            const __m512 x = _mm512_load_ps(&scores[key + i][half]);
+            best[i] = all ? _mm512_max_ps(best[i], x) : _mm512_mask_max_ps(best[i], seen.at(key + i), best[i], x);
+        }
+    return _mm512_max_ps(_mm512_max_ps(best[0], best[1]), _mm512_max_ps(best[2], best[3]));
+}
+
+// Shares of 16 queries in the keys of a step, not yet divided by their total: the total.
+template <bool all>
+__m512 share(Scratch &s, const float (*scores)[QUERIES], int half, const Seen &seen, int count, __m512 scale, __m512 shift) {
+    __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
+    for (int key = 0; key < count; key += 2) {
+        __m512 x = exp2_vector(_mm512_fmsub_ps(_mm512_load_ps(&scores[key][half]), scale, shift));
+        __m512 y = exp2_vector(_mm512_fmsub_ps(_mm512_load_ps(&scores[key + 1][half]), scale, shift));
+        if (!all) {
+            x = _mm512_maskz_mov_ps(seen.at(key), x);
+            y = _mm512_maskz_mov_ps(seen.at(key + 1), y);
+        }
+        even = _mm512_add_ps(even, x);
+        odd = _mm512_add_ps(odd, y);
+        _mm512_store_si512(s.shares[key / 2][half], interleaved(x, y));
+    }
+    return _mm512_add_ps(even, odd);
+}
 
 // One step of the online softmax for 16 queries: scores become shares, 0 for keys that a query does not see.
 void softmax(Scratch &s, float (*scores)[QUERIES], const Problem &p, int half, const Seen &seen, int count, int value_dim) {
@@ -273,11 +233,8 @@ void softmax(Scratch &s, float (*scores)[QUERIES], const Problem &p, int half, c
         }
         scale = _mm512_set1_ps(p.softcap * LOG2E);
     }
-    __m512 best = none;
-    for (int key = 0; key < count; ++key) {
-        const __m512 x = _mm512_load_ps(&scores[key][half]);
-        best = seen.by_all(key) ? _mm512_max_ps(best, x) : _mm512_mask_max_ps(best, seen.at(key), best, x);
-    }
+    const bool all = seen.by_all(count);
+    const __m512 best = all ? largest<true>(scores, half, seen, count) : largest<false>(scores, half, seen, count);
     const __m512 before = _mm512_load_ps(&s.top[half]);
     const __m512 top = _mm512_max_ps(before, _mm512_mul_ps(best, scale));
     const __mmask16 any = _mm512_cmpneq_ps_mask(top, none);
@@ -285,22 +242,7 @@ void softmax(Scratch &s, float (*scores)[QUERIES], const Problem &p, int half, c
     __m512 shrink = exp2_vector(_mm512_maskz_sub_ps(any, before, shift));
     shrink = _mm512_mask_mov_ps(shrink, _mm512_cmpeq_ps_mask(before, top), _mm512_set1_ps(1.0f));
     shrink = _mm512_maskz_mov_ps(_mm512_cmpneq_ps_mask(before, none), shrink);
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                                21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    __m512 total = _mm512_setzero_ps(), totals = _mm512_setzero_ps();
-    for (int key = 0; key < count; key += 2) {
-        __m512 x = exp2_vector(_mm512_fmsub_ps(_mm512_load_ps(&scores[key][half]), scale, shift));
-        __m512 y = exp2_vector(_mm512_fmsub_ps(_mm512_load_ps(&scores[key + 1][half]), scale, shift));
-        if (!seen.by_all(key) || !seen.by_all(key + 1)) {
-            x = _mm512_maskz_mov_ps(seen.at(key), x);
-            y = _mm512_maskz_mov_ps(seen.at(key + 1), y);
-        }
-        total = _mm512_add_ps(total, x);
-        totals = _mm512_add_ps(totals, y);
-        const __m512i pair = (__m512i)_mm512_cvtne2ps_pbh(y, x);
-        _mm512_store_si512(s.shares[key / 2][half], _mm512_permutexvar_epi16(interleave, pair));
-    }
-    total = _mm512_add_ps(total, totals);
+    const __m512 total = all ? share<true>(s, scores, half, seen, count, scale, shift) : share<false>(s, scores, half, seen, count, scale, shift);
     _mm512_store_ps(&s.top[half], top);
     _mm512_store_ps(&s.total[half], _mm512_fmadd_ps(_mm512_load_ps(&s.total[half]), shrink, total));
     if (_mm512_cmpneq_ps_mask(shrink, _mm512_set1_ps(1.0f)))
@@ -390,7 +332,6 @@ void attend_block(Scratch &s, const Problem &p, const Layout &l, int head, int b
 void run(const Problem &p, const Layout &l) {
 #pragma omp parallel num_threads(p.threads)
     {
-        const TileConfig config;
         const auto scratch = std::make_unique<Scratch>();
 #pragma omp for schedule(dynamic, 1) collapse(2)
         for (int span = 0; span < p.spans; ++span)
@@ -398,7 +339,7 @@ void run(const Problem &p, const Layout &l) {
                 lay_out_keys(p, l, head, span);
                 lay_out_values(p, l, head, span);
             }
-        _tile_loadconfig(&config);
+        _tile_loadconfig(&ALL_TILES);
 #pragma omp for schedule(dynamic, 1) collapse(2)
         for (int block = 0; block < p.blocks; ++block)
             for (int head = 0; head < p.heads; ++head) attend_block(*scratch, p, l, head, block);
