@@ -9,6 +9,7 @@ ServiceError
   ReparseFailed             422  the messages of a rendered text cannot be told
   ConversationTooLong       422  more tokens than the model reads
   UnfinishedResponse        422  cut at the length limit, and the model's config refuses such responses
+  SpecialTokenInContent     422  a content spells a special token of the model, and cannot be read as text
   MalformedRequest          400  the request is not HTTP, or its body is not JSON
   Unauthorized              401  no API key, or an unknown one
   Forbidden                 403  the API key does not open the route
@@ -118,6 +119,12 @@ class UnfinishedResponse(ServiceError):
     """The response was cut at the length limit and the model's config refuses such responses."""
 
     status, code, title = 422, "unfinished_response", "Unfinished response"
+
+
+class SpecialTokenInContent(ServiceError):
+    """A content spells a special token of the model, which its config refuses, or which cannot be read as text."""
+
+    status, code, title = 422, "special_token_in_content", "Special token in content"
 
 
 class MalformedRequest(ServiceError):

@@ -120,10 +120,14 @@ class Seen:
 
     def __init__(self) -> None:
         self.batches: list[tuple[str, dict[str, Any]]] = []
+        self.spelled: list[str] = []
 
     def on_batch(self, model: str, *, items: int, tokens: int, computed_tokens: int, seconds: float) -> None:
         report = {"items": items, "tokens": tokens, "computed_tokens": computed_tokens, "seconds": seconds}
         self.batches.append((model, report))
+
+    def on_spelled(self, model: str) -> None:
+        self.spelled.append(model)
 
 
 def score(

@@ -120,7 +120,8 @@ def test_rendering_gives_the_same_again_and_with_other_responses(family: str) ->
     tokenizer.chat_template = FAMILIES[family][1]
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    renderer = Renderer(tokenizer, ClassifierConfig(name="m", source="s"), max_tokens=4096, pad_token_id=None)
+    config = ClassifierConfig(name="m", source="s", special_tokens_in_content="parse")
+    renderer = Renderer(tokenizer, config, max_tokens=4096, pad_token_id=None)
     question = {"role": "user", "content": "What is a <s> list? " * 40}
     for content in ("One.", "One.", "Two <turn> </s> [SEP] three.", " \n", ""):
         messages = [question, {"role": "assistant", "content": content}]

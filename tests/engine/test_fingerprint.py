@@ -79,6 +79,7 @@ def test_a_fingerprint_names_what_decides_the_numbers(folder: Build, tmp_path: P
 
     changed = {base, value(max_tokens=99), value(dtype="float32"), value(reasoning="strip")}
     changed |= {value(on_too_long="truncate_left"), value(on_unfinished=-1.0)}
+    changed |= {value(special_tokens_in_content="error"), value(special_tokens_in_content="parse")}
     template = moved / "chat_template.jinja"
     template.write_text(template.read_text() + " ")
     changed.add(value(moved))
@@ -86,4 +87,4 @@ def test_a_fingerprint_names_what_decides_the_numbers(folder: Build, tmp_path: P
     weights["score.weight"][0, 0] += 1e-3
     save_file(weights, moved / "model.safetensors", metadata={"format": "pt"})
     changed.add(value(moved))
-    assert len(changed) == 8
+    assert len(changed) == 10

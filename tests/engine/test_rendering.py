@@ -14,7 +14,7 @@ from tests.engine.models import BOS, EOS, FAMILIES, PAD, make_tokenizer
 TURNS = [
     {"role": "user", "content": "What is a list?"},
     {"role": "assistant", "content": "A sequence."},
-    {"role": "user", "content": "And <turn> a\ntuple?  "},
+    {"role": "user", "content": "And <a> a\ntuple?  "},
     {"role": "assistant", "content": "An immutable one.\n"},
 ]
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reward_service.engine.engine import Estimate, Item, ItemError
-from reward_service.errors import NotReady, RenderingFailed
+from reward_service.errors import NotReady, RenderingFailed, SpecialTokenInContent
 from tests.engine.serving import copied, results, serving, small_scores
 from tests.hosted.conftest import Build
 from tests.hosted.serving import Host, listening, sglang_app, tei_app, vllm_app
@@ -85,6 +85,27 @@ async def test_tokens_that_no_text_stands_for_are_not_sent_to_a_server_that_take
     assert isinstance(whole, Estimate)
     assert isinstance(cut, ItemError)
     assert isinstance(cut.error, RenderingFailed)
+
+
+SPELLED = Item(messages=[{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So[SEP]</s>."}])
+
+
+@pytest.mark.parametrize("protocol", ["vllm", "sglang"])
+async def test_special_tokens_that_a_response_spells_are_sent_as_ids_of_plain_text(
+    folder: Build, protocol: str
+) -> None:
+    with serve(protocol, Host(folder("bos"))) as url:
+        await same_as_torch(folder("bos"), protocol, url, [*ITEMS[:2], SPELLED])
+
+
+async def test_special_tokens_that_a_response_spells_are_not_sent_to_a_server_that_takes_text(folder: Build) -> None:
+    with serve("tei", Host(folder("encoder"))) as url:
+        async with serving(folder("encoder"), engine="http", protocol="tei", urls=[url]) as engine:
+            whole, spelled = await results(engine, [ITEMS[0], SPELLED])
+    assert isinstance(whole, Estimate)
+    assert isinstance(spelled, ItemError)
+    assert isinstance(spelled.error, SpecialTokenInContent)
+    assert "takes no token ids but text" in spelled.error.detail
 
 
 @pytest.mark.parametrize("switch", ["use_activation", "activation", "softmax"])

@@ -65,6 +65,9 @@ class ClassifierConfig(Section):
     """What happens to a conversation with more than `max_tokens`: an error, or its oldest tokens are dropped."""
     reasoning: Literal["keep", "strip"] = "keep"
     """Whether the `<think>` part of the response is scored or taken out first."""
+    special_tokens_in_content: Literal["literal", "error", "parse"] = "literal"
+    """Special tokens of the model that a message spells: `literal` reads them as plain text, `error` refuses the
+    conversation, `parse` makes special tokens of them."""
     on_unfinished: Literal["score", "error"] | FiniteFloat = "score"
     """A response with finish_reason `length`: score it without an end-of-turn, refuse it, or give it this raw score."""
     temperature: FiniteFloat = Field(1.0, gt=0, strict=False)

@@ -32,7 +32,7 @@ class Devices:
         self, *, max_queued_tokens: int, observer: Observer | None = None, scores: ScoreCache | None = None
     ) -> None:
         self._max_queued_tokens = max_queued_tokens
-        self._observer = observer
+        self.observer = observer
         self._devices: dict[str, Device] = {}
         self._remotes: dict[str, RemoteDevice] = {}
         self.scores = scores
@@ -46,12 +46,12 @@ class Devices:
     def get(self, name: str) -> Device:
         """The device of that name."""
         if name not in self._devices:
-            self._devices[name] = Device(name, self._max_queued_tokens, self._observer)
+            self._devices[name] = Device(name, self._max_queued_tokens, self.observer)
         return self._devices[name]
 
     def remote(self, name: str) -> RemoteDevice:
         """What computes a model that batches by itself; it is shared with no other."""
-        return self._remotes.setdefault(name, RemoteDevice(name, self._max_queued_tokens, self._observer))
+        return self._remotes.setdefault(name, RemoteDevice(name, self._max_queued_tokens, self.observer))
 
     @property
     def queues(self) -> tuple[Device | RemoteDevice, ...]:

@@ -69,6 +69,7 @@ def description_parts(folder: Path, config: ClassifierConfig, max_tokens: int) -
             "on_too_long": config.on_too_long,
             "on_unfinished": config.on_unfinished,
             "reasoning": config.reasoning,
+            "special_tokens_in_content": config.special_tokens_in_content,
         }
     )
     for path in _description_files(folder, config):

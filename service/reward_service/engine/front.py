@@ -1,5 +1,6 @@
 """What engines of models have in common: admission and rendering before a queue, and scores that no model gives."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from reward_service.config import ClassifierConfig
 from reward_service.engine.devices import Devices
 from reward_service.engine.engine import EngineCard, Estimate, Item, ItemError, Priority
 from reward_service.engine.intake import Entrance, Queue, Render
+from reward_service.engine.rendering import Rendered
 from reward_service.errors import NotReady
 
 
@@ -57,7 +59,15 @@ class Front:
         """Lets requests in; kept scores are those of the card's fingerprint and of what else decides the numbers."""
         scores = self._devices.scores_of(self._config.name, card.fingerprint.value + numerics)
         self._card = card
-        self._entrance = Entrance(queue, render, self._devices.rendering, scores, max_tokens=card.max_tokens)
+        noted = functools.partial(self._noted, render)
+        self._entrance = Entrance(queue, noted, self._devices.rendering, scores, max_tokens=card.max_tokens)
+
+    def _noted(self, render: Render, item: Item) -> Rendered:
+        """The item rendered; that it spells special tokens is told to the observer."""
+        rendered = render(item)
+        if rendered.spelled and self._devices.observer is not None:
+            self._devices.observer.on_spelled(self._config.name)
+        return rendered
 
     async def _shut(self) -> None:
         """Finishes what was accepted and lets no more in."""

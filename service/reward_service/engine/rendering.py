@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from reward_service.config import ClassifierConfig
 from reward_service.engine.beginnings import cuts_of
 from reward_service.engine.engine import Item, Message
+from reward_service.engine.spellings import Written, spellings_of
 from reward_service.errors import ConversationTooLong, RenderingFailed, ServiceError, UnfinishedResponse
 
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 Key = tuple[bytes, int]
 MARK = "<<END-OF-RESPONSE>> "
+SAMPLE = "As text:  two blanks,\n\ttabs, 1234 digits, naïve Ünïcode\u0301, 漢字, 👩‍👧 and an end.\n"
 KEPT_BEGINNINGS = 256
 LONGEST_KEPT = 65_536
 """Characters of a beginning; longer ones are tokenized each time, so that the kept ones stay under 64 MB."""
@@ -54,11 +56,13 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Token ids of one item, and which of them is pooled."""
+    """Token ids of one item, and which of them is pooled; `spelled` where contents spell special tokens that were read
+    as plain text."""
 
     ids: NDArray[np.int32]
     pooled_index: int
     response_tokens: int | None
+    spelled: bool = field(default=False, kw_only=True)
 
     @property
     def tokens(self) -> int:
@@ -104,39 +108,45 @@ class Renderer:
         rendered = self._probe()
         self._end_of_turn = None if rendered is None else re.sub(r"^ ", "", rendered.rpartition(MARK.strip())[2])
         self._cuts = cuts_of(tokenizer, rendered or "")
+        self._spellings = spellings_of(tokenizer, config, (rendered or MARK).replace(MARK.strip(), SAMPLE))
         self._tokens_of_beginning = functools.lru_cache(KEPT_BEGINNINGS)(self._tokens_of)
 
     def render(self, item: Item) -> Rendered:
-        """The item's tokens; raises RenderingFailed, ConversationTooLong or UnfinishedResponse."""
+        """The item's tokens; raises RenderingFailed, ConversationTooLong, UnfinishedResponse, SpecialTokenInContent."""
         unfinished = item.finish_reason == "length"
         if unfinished and self._config.on_unfinished == "error":
             raise UnfinishedResponse(
                 "the response was cut at the length limit (finish_reason 'length'), which this model's config refuses"
             )
         try:
-            ids, response_tokens = self._encode(item, unfinished)
+            return self._fit(*self._encode(item, unfinished))
         except ServiceError:
             raise
         except Exception as error:  # a template is the model author's code: it may raise anything
             raise RenderingFailed(f"the chat template or tokenizer refused the conversation: {error}") from error
-        return self._fit(ids, response_tokens)
 
-    def _encode(self, item: Item, unfinished: bool) -> tuple[list[int], int | None]:
+    def _encode(self, item: Item, unfinished: bool) -> tuple[list[int], int | None, bool]:
+        """Its ids, the tokens of its response, and whether special tokens that contents spell are read as text."""
         if item.messages is None:
             self._refuse_hopeless(item.text or "")
-            return self.encode_text(item.text or ""), None
+            return self.encode_text(item.text or ""), None, False
         if not item.messages:
             raise RenderingFailed("the conversation has no messages")
         if self._tokenizer.chat_template is None:
             raise RenderingFailed("the model's tokenizer has no chat template: send `text` that is already rendered")
         messages = self._prepare(item.messages)
-        text = (self._up_to_mark if unfinished else self._apply)(messages, item.tools)
+        write = self._up_to_mark if unfinished else self._apply
+        text = write(messages, item.tools)
         self._refuse_hopeless(text)
         tail = "" if unfinished else self._end_of_turn
         beginning, rest = self._cuts.split(text, len(text) - len(messages[-1].get("content") or "") - len(tail or ""))
         encoding = self._tokenized(rest)
         ids = [*self._beginning(beginning), *encoding["input_ids"]]
-        return ids, self._count_response(encoding, rest, messages[-1], tail)
+        if self._spellings.may_be_in(messages, item.tools):
+            literal = self._spellings.read(Written(text, messages, item.tools, write), ids)
+            if literal is not None:
+                return literal["input_ids"], self._count_response(literal, text, messages[-1], tail), True
+        return ids, self._count_response(encoding, rest, messages[-1], tail), False
 
     def _tokenized(self, text: str) -> Encoding:
         """Templates write the BOS themselves, so the tokenizer adds none, as in apply_chat_template(tokenize=True)."""
@@ -212,14 +222,14 @@ class Renderer:
             return None
         return None if first is None or last is None else last - first + 1
 
-    def _fit(self, ids: list[int], response_tokens: int | None) -> Rendered:
+    def _fit(self, ids: list[int], response_tokens: int | None, spelled: bool) -> Rendered:
         if not ids:
             raise RenderingFailed("the conversation renders to no tokens")
         if len(ids) > self._max_tokens:
             ids = self._shorten(ids)
             response_tokens = None if response_tokens is None else min(response_tokens, len(ids))
         row = np.asarray(ids, dtype=np.int32)
-        return Rendered(row, pooled_index(row, self._pad_token_id), response_tokens)
+        return Rendered(row, pooled_index(row, self._pad_token_id), response_tokens, spelled=spelled)
 
     def _shorten(self, ids: list[int]) -> list[int]:
         """Drops the oldest tokens; a leading BOS (or CLS) stays, since models are trained to see it first."""

@@ -39,6 +39,9 @@ class Observer(Protocol):
         `computed_tokens` are with padding, and a prefix that items share counts once.
         """
 
+    def on_spelled(self, model: str) -> None:
+        """A conversation spells special tokens of the model, which were read as plain text; on any thread."""
+
 
 class DeviceThread:
     """Computes the work of all models of one device, a batch of one model at a time.

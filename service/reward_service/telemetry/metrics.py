@@ -56,6 +56,9 @@ class Metrics:
         self.baselines = self._counter("baselines", "Baselines used, by source.", "source")
         self._conversations, self._baselines = cache(self.conversations.labels), cache(self.baselines.labels)
         self.cached_scores = self._counter("cached_scores", "Scores taken from the score cache.", "model")
+        self.spelled_conversations = self._counter(
+            "spelled_conversations", "Conversations that spell special tokens, read as plain text.", "model"
+        )
 
     def _of_batches(self) -> None:
         self.batch_items = self._histogram("batch_items", "Items of a batch.", ITEMS, "model")
@@ -72,6 +75,7 @@ class Metrics:
         self.store_seconds = self._histogram(
             "store_seconds", "Time of a call to the store, s.", STAGE_SECONDS, "operation"
         )
+        self._store_call = cache(self.store_seconds.labels)
         self.store_errors = self._counter("store_errors", "Calls to the store that failed.", "operation")
 
     def _counter(self, name: str, what: str, *labels: str) -> Counter:
@@ -133,9 +137,13 @@ class Metrics:
         """Note items that were answered with kept scores."""
         self.cached_scores.labels(model).inc(items)
 
+    def on_spelled(self, model: str) -> None:
+        """Note a conversation whose special tokens were read as plain text."""
+        self.spelled_conversations.labels(model).inc()
+
     def on_store(self, operation: str, seconds: float, *, worked: bool) -> None:
         """Note a call to the store."""
-        self.store_seconds.labels(operation).observe(seconds)
+        self._store_call(operation).observe(seconds)
         self.store_up.set(worked)
         if not worked:
             self.store_errors.labels(operation).inc()

@@ -1,7 +1,7 @@
 """What is known here of a model that computes elsewhere: tokenizer, labels, lengths; its weights need not be here."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from reward_service.engine.engine import Item
 from reward_service.engine.hosted.protocol import HostedProtocol, Outgoing
 from reward_service.engine.loading import find_folder, load_tokenizer
 from reward_service.engine.rendering import Rendered, Renderer
-from reward_service.errors import NotReady, RenderingFailed, ServiceError
+from reward_service.errors import NotReady, RenderingFailed, ServiceError, SpecialTokenInContent
 
 DESCRIPTION_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 
@@ -57,7 +57,7 @@ def describe(config: ClassifierConfig, files: tuple[str, ...] = DESCRIPTION_FILE
 def pooled_prefix(rendered: Rendered) -> Rendered:
     """Without the tokens behind the pooled one (trailing pad tokens): in a decoder they change nothing, and a server
     that pools the literal last token would pool them."""
-    return Rendered(rendered.ids[: rendered.pooled_index + 1], rendered.pooled_index, rendered.response_tokens)
+    return replace(rendered, ids=rendered.ids[: rendered.pooled_index + 1])
 
 
 class Packing:
@@ -76,9 +76,19 @@ class Packing:
         """The item's tokens as they are sent."""
         rendered = self._renderer.render(item)
         sent = pooled_prefix(rendered).ids.tolist() if self._trims else rendered.ids.tolist()
+        if rendered.spelled and self._protocol.sends_text:
+            raise SpecialTokenInContent(
+                "the conversation spells special tokens of the model, and its server takes no token ids but text, in"
+                " which it would read them as special; valid: contents without the model's special tokens"
+            )
         text = self._text(sent) if self._protocol.sends_text else ""
-        outgoing = Outgoing(sent, text)
-        return Sendable(rendered.ids, rendered.pooled_index, rendered.response_tokens, outgoing)
+        return Sendable(
+            rendered.ids,
+            rendered.pooled_index,
+            rendered.response_tokens,
+            Outgoing(sent, text),
+            spelled=rendered.spelled,
+        )
 
     def _text(self, ids: list[int]) -> str:
         """A text that the server's tokenizer, being the same as ours, makes these very tokens of."""

@@ -1,0 +1,77 @@
+"""Tokenizers whose special tokens can be spelled in more ways than one, and those that cannot be read literally."""
+
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+
+from reward_service.errors import SpecialTokenInContent
+from tests.engine.marked import byte_level, renderer, said, special, wrapped
+
+WRITTEN = "{% for m in messages %}{{ m.content }}<e>{% endfor %}"
+
+
+def test_a_tokenizer_that_normalizes_first_is_not_fooled_by_other_letters() -> None:
+    backend = byte_level()
+    backend.normalizer = normalizers.NFKC()
+    tokens = special("<s>", "<e>", normalized=True)
+    tokenizer = wrapped(backend, tokens, "{% for m in messages %}<s>{{ m.content }}<e>{% endfor %}")
+    end = tokenizer.convert_tokens_to_ids("<e>")
+    assert renderer(tokenizer, "parse").render(said("a\uff1ce\uff1eb")).ids.tolist().count(end) == 3
+    assert renderer(tokenizer).render(said("a\uff1ce\uff1eb")).ids.tolist().count(end) == 2
+    with pytest.raises(SpecialTokenInContent, match="in another form"):
+        renderer(tokenizer, "error").render(said("a\uff1ce\uff1eb"))
+
+
+def test_a_tokenizer_that_finds_special_tokens_in_plain_text_refuses_what_spells_them() -> None:
+    pieces = [("<unk>", 0.0), ("<e>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in "<e>abuHowtl?")]
+    backend = Tokenizer(models.Unigram(list(dict(pieces).items()), unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = wrapped(backend, special("<unk>", "<e>"), WRITTEN, unk_token="<unk>")
+    assert not renderer(tokenizer).render(said("ab")).spelled
+    with pytest.raises(SpecialTokenInContent, match="makes a special token of plain text"):
+        renderer(tokenizer).render(said("a<e>b"))
+
+
+class Shouting(PreTrainedTokenizerFast):
+    """Does to a text what its backend knows nothing of."""
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        return super().__call__(text.upper(), **options)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "end", "kind", "why"),
+    [
+        ({"<e>": 0, "a": 1, "?": 3}, special("<e>"), PreTrainedTokenizerFast, "vocabulary has gaps"),
+        (
+            {"<e>": 0, "a": 1, "?": 2},
+            [AddedToken("<e>", special=True, normalized=False, single_word=True)],
+            PreTrainedTokenizerFast,
+            "does not read every special token",
+        ),
+        ({"<e>": 0, "a": 1, "A": 2, "?": 3}, special("<e>"), Shouting, "does more than its backend"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_matched_exactly_refuses_what_spells_its_tokens(
+    vocabulary: dict[str, int], end: list[AddedToken], kind: Any, why: str
+) -> None:
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    backend.add_special_tokens(end)
+    tokenizer = kind(tokenizer_object=backend, unk_token="?", chat_template=WRITTEN)
+    assert not renderer(tokenizer).render(said("a<")).spelled
+    with pytest.raises(SpecialTokenInContent, match=why):
+        renderer(tokenizer).render(said("a<e>a"))
+
+
+def test_a_tokenizer_written_in_python_refuses_what_spells_its_tokens(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = ByT5Tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+    literal = renderer(tokenizer)
+    assert "a content that spells one of its special tokens is refused" in caplog.text
+    assert not literal.render(said("Five. <")).spelled
+    with pytest.raises(SpecialTokenInContent, match="written in Python"):
+        literal.render(said("Five.</s>"))
+    assert renderer(tokenizer, "parse").render(said("Five.</s>")).tokens > 0
