@@ -38,7 +38,7 @@ def tensors(rows: int, hidden: int, inner: int) -> tuple[torch.Tensor, ...]:
 
 
 def definition(given: tuple[torch.Tensor, ...], function: Any, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """In float64 but for the roundings of a plain model between its parts: the outputs, and their two summands' sizes."""
+    """In float64 but for a plain model's roundings between its parts: the outputs, and the sizes of what they sum."""
     residual, added, norm, gate, up, down = (one.double() for one in given)
     x = (residual + added).bfloat16().double()
     normed = (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + epsilon)).bfloat16().double()
@@ -126,7 +126,9 @@ def test_layers_with_another_second_half_stay_as_they_are(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"mlp_bias": True}, {"intermediate_size": 80}, {"hidden_act": "relu"}], ids=["bias", "size", "activation"]
+    "change",
+    [{"mlp_bias": True}, {"intermediate_size": 80}, {"hidden_act": "relu"}],
+    ids=["bias", "size", "activation"],
 )
 def test_layers_that_the_operator_cannot_compute_stay_as_they_are(change: dict[str, Any]) -> None:
     assert not FusedLayers(find_layers(model("llama", **change).to(torch.bfloat16))).layers

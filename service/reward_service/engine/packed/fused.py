@@ -1,6 +1,6 @@
 """Decoder layers whose second half is one native operator: both residual sums, the norm and the feed-forward layer.
 
-In the second half of a layer a plain model writes what it has just computed to memory seven times; the operator does so once.
+A plain model writes what it has just computed to memory seven times in the second half; the operator does so once.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ SAME = 0.02
 """Most that a fused layer may differ from the plain one, relative to the largest change that the plain one makes."""
 PROBE_ROWS = 40
 PROBE_SCALES = (1.0, 2.0**-7)
-"""Of the probes' hidden states: where they are small, the feed-forward layer's part shows, where they are not, the sums."""
+"""Of the probes' hidden states: where they are small, the feed-forward layer shows, where they are not, the sums."""
 
 _FUSED: dict[type, type] = {}
 
@@ -70,7 +70,7 @@ def _(residual: torch.Tensor, *_: object) -> torch.Tensor:
 
 
 def fused(plain: type) -> Any:
-    """The class of layers like `plain` with a fused second half: one for all of them, since compiled code knows classes."""
+    """The class of layers like `plain` with a fused second half: one for all, since compiled code knows classes."""
     if plain in _FUSED:
         return _FUSED[plain]
 
@@ -100,7 +100,11 @@ def _second_half(layer: Any, residual: torch.Tensor, attended: torch.Tensor) -> 
 def _fusable(layer: nn.Module) -> bool:
     """Whether a layer's second half is what the operator computes."""
     parts, mlp = dict(layer.named_children()), getattr(layer, "mlp", None)
-    if set(parts) != LAYER or not isinstance(mlp, nn.Module) or {name for name, _ in mlp.named_children()} != FEED_FORWARD:
+    if (
+        set(parts) != LAYER
+        or not isinstance(mlp, nn.Module)
+        or {name for name, _ in mlp.named_children()} != FEED_FORWARD
+    ):
         return False
     linears = [getattr(mlp, name) for name in ("gate_proj", "up_proj", "down_proj")]
     if any(type(linear) is not nn.Linear or linear.bias is not None for linear in linears):
@@ -118,7 +122,9 @@ def _same(layer: Any, hidden: int) -> bool:
     attention = layer.self_attn
     try:
         for scale in PROBE_SCALES:
-            rows, attended = (scale * torch.randn(1, PROBE_ROWS, hidden, generator=numbers).bfloat16() for _ in range(2))
+            rows, attended = (
+                scale * torch.randn(1, PROBE_ROWS, hidden, generator=numbers).bfloat16() for _ in range(2)
+            )
             layer.self_attn = _Given(attended)
             with torch.inference_mode():
                 expected = _first(layer(rows, attention_mask=None, position_embeddings=None))
@@ -147,5 +153,3 @@ class _Given(nn.Module):
 def _first(output: Any) -> torch.Tensor:
     first: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return first
-
-
