@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -98,16 +97,21 @@ Models = Mapping[str, Model]
 Create = Callable[[ModelConfig], Engine]
 
 
-@contextmanager
-def in_use(models: Iterable[Model]) -> Iterator[None]:
-    """None of the models closes before the block ends."""
-    used = list(models)
-    for model in used:
-        model.users.enter()
-    try:
-        yield
-    finally:
-        for model in used:
+class Lease:
+    """None of the models closes before the block ends: `with Lease(models):`."""
+
+    __slots__ = ("_models",)
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def __enter__(self) -> Models:
+        for model in self._models.values():
+            model.users.enter()
+        return self._models
+
+    def __exit__(self, *_error: object) -> None:
+        for model in self._models.values():
             model.users.leave()
 
 
@@ -130,12 +134,9 @@ class Catalog:
     def __iter__(self) -> Iterator[Model]:
         return iter(self.models.values())
 
-    @contextmanager
-    def lease(self, names: Iterable[str]) -> Iterator[Models]:
-        """The named models as they are now; none of them closes before the block ends."""
-        models = {name: self[name] for name in names}
-        with in_use(models.values()):
-            yield models
+    def lease(self, names: Iterable[str]) -> Lease:
+        """The named models as they are now: `with catalog.lease(names) as models:`."""
+        return Lease({name: self[name] for name in names})
 
     async def start(self) -> None:
         """Load every model, one after the other: two at once would need the memory of both while they load."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class Term:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Objective:
     """A named recipe; `hash` covers everything in it but the models' weights, which have fingerprints."""
 
@@ -83,15 +84,18 @@ class Objective:
     @np.errstate(over="ignore", invalid="ignore")
     def combine(self, terms: Sequence[Values]) -> Array:
         """The rewards (n,) of n conversations from their transformed terms."""
-        weights = np.array([term.weight for term in self.terms])
-        return self.aggregation.apply(terms, weights, self.k)
+        return self.aggregation.apply(terms, self._weights, self.k)
 
-    @property
+    @cached_property
+    def _weights(self) -> Array:
+        return np.array([term.weight for term in self.terms])
+
+    @cached_property
     def models(self) -> list[str]:
         """The models that it needs, each once, in order."""
         return list(dict.fromkeys(term.model for term in self.terms))
 
-    @property
+    @cached_property
     def policies(self) -> list[str]:
         """The policies whose stored references it needs."""
         stored = [term.baseline for term in self.terms if isinstance(term.baseline, StoredBaseline)]

@@ -1,10 +1,13 @@
 """A request takes a shorter way when it can; nobody can tell but by the clock."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
+from reward_service.api.app import create_app, in_process_app
 from tests.conftest import ONE_TERM, Running, Start
 
 JSON = "application/json"
@@ -49,6 +52,28 @@ async def test_the_shorter_way_answers_as_the_ordinary_one(name: str, start: Sta
         ]
     else:
         assert direct[0] in (200, 400, 422)
+
+
+async def test_a_body_that_comes_in_parts_is_answered_too(start: Start) -> None:
+    body = BODIES["good and bad conversations"].encode()
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield body[:20]
+        yield body[20:]
+
+    async with start(ONE_TERM) as running:
+        for app in (create_app(running.service), in_process_app(running.service)):
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+                answer = await http.post("/v1/score", content=parts(), headers={"content-type": JSON})
+            assert [score["id"] for score in answer.json()["scores"]] == [None] * 3
+
+
+async def test_the_first_of_two_content_types_counts(start: Start) -> None:
+    async with start(ONE_TERM) as running:
+        for first, second, status in ((JSON, "text/plain", 200), ("text/plain", JSON, 400)):
+            headers = [("content-type", first), ("content-type", second)]
+            answer = await running.http.post("/v1/score", content='{"conversations": []}', headers=headers)
+            assert answer.status_code == status
 
 
 async def test_both_ways_are_counted_under_their_route(start: Start) -> None:

@@ -16,7 +16,7 @@ from reward_service import __version__
 from reward_service.errors import Overloaded, StoreUnavailable
 from reward_service.stores import MemoryStore, ObservedStore, Values
 from reward_service.telemetry import Metrics
-from reward_service.telemetry.distributions import BOUNDS
+from reward_service.telemetry.distributions import BOUNDS, COUNTED_AT_ONCE
 from tests.conftest import Running, Start
 from tests.scripted import ScriptedEngine
 from tests.telemetry.watched import Watched
@@ -84,6 +84,18 @@ async def test_raw_transformed_and_reward_are_counted_in_their_buckets(start: St
             assert counted == sum(number <= bound for number in numbers), (name, bound)
     assert value(text, "reward_service_reward_bucket", objective="both", le="+Inf") == 300
     assert value(text, "reward_service_raw_count", objective="both", term="harmless") == 300
+
+
+def test_numbers_are_counted_once_however_many_come_between_two_scrapes() -> None:
+    metrics, counted = Metrics(), 0
+    for size in (1, COUNTED_AT_ONCE, 700, 1, 700, 0, 3):
+        numbers = np.zeros((3, size))
+        numbers[0, :1] = np.nan
+        metrics.on_numbers("both", ["helpful"], numbers)
+        counted += size
+        for text in (metrics.exposition().decode(), metrics.exposition().decode()) if size != 700 else ():
+            assert value(text, "reward_service_reward_count", objective="both") == counted
+    assert value(text, "reward_service_raw_count", objective="both", term="helpful") == counted - 6
 
 
 async def test_each_stage_of_a_request_has_its_time(start: Start) -> None:

@@ -63,9 +63,8 @@ def routed_app() -> FastAPI:
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # FastAPI's own tells what callers send
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        routes=[*ROUTES],  # as they are: a router that is included looks for its route twice
     )
     problem.install(app)
     app.state.routes = ROUTES
-    for router in ROUTERS:
-        app.include_router(router)
     return app

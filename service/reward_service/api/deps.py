@@ -10,6 +10,8 @@ from reward_service.errors import ClientGone
 from reward_service.service import Service
 
 T = TypeVar("T")
+UNWATCHED_S = 0.01
+"""Who is answered within it is not watched: that a caller has gone is told as well a moment later."""
 
 
 async def _service(request: Request) -> Service:
@@ -22,20 +24,39 @@ ServiceDep = Annotated[Service, Depends(_service)]
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled as soon as the caller hangs up (ClientGone)."""
-    task = cast(asyncio.Task[Any], asyncio.current_task())
-    watch = asyncio.create_task(_cancel_on_hang_up(request, task))
+    """The result of `work`, which is cancelled when the caller hangs up (ClientGone)."""
+    watch = _Watch(request, cast(asyncio.Task[Any], asyncio.current_task()))
     try:
         return await work
     except asyncio.CancelledError:
-        if watch.done() and task.uncancel() == 0:
+        if watch.has_cancelled and watch.work.uncancel() == 0:
             raise ClientGone("the caller closed the connection before the answer was ready") from None
         raise
     finally:
-        watch.cancel()
+        watch.end()
 
 
-async def _cancel_on_hang_up(request: Request, task: asyncio.Task[Any]) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    task.cancel()
+class _Watch:
+    """Cancels the task `work` when the caller of a request hangs up."""
+
+    def __init__(self, request: Request, work: asyncio.Task[Any]) -> None:
+        self.work = work
+        self.has_cancelled = False
+        self._request = request
+        self._started: asyncio.Task[None] | None = None
+        self._timer = work.get_loop().call_later(UNWATCHED_S, self._start)
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self._timer.cancel()
+        if self._started is not None:
+            self._started.cancel()
+
+    def _start(self) -> None:
+        self._started = asyncio.create_task(self._until_hang_up())
+
+    async def _until_hang_up(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self.has_cancelled = True
+        self.work.cancel()

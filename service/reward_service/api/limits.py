@@ -1,10 +1,11 @@
 """What may come in: bodies of bounded size, sent in bounded time, and only so many at once."""
 
 import asyncio
+from collections.abc import Mapping
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from reward_service.api.receiving import again, headers_of
 from reward_service.api.refusing import Incoming, refuse
 from reward_service.config import LimitsConfig
 from reward_service.errors import ClientGone, Overloaded, RequestTimeout, ServiceError, TooLarge, UnsupportedEncoding
@@ -31,23 +32,24 @@ class Limits:
         incoming = Incoming(receive)
         try:
             _check_connection(scope)
-            body = await self._in_time(incoming) if self._brings_a_body(Headers(scope=scope)) else b""
+            body = await self._in_time(incoming) if self._brings_a_body(headers_of(scope)) else b""
         except ServiceError as error:
             await refuse(error, scope, incoming, send)
             return
         try:
-            await self._app(scope, _first(body, receive) if incoming.ended else receive, send)
+            whole = {"type": "http.request", "body": body, "more_body": False}
+            await self._app(scope, again(whole, receive) if incoming.ended else receive, send)
         finally:
             self._held -= len(body)
 
-    def _brings_a_body(self, headers: Headers) -> bool:
+    def _brings_a_body(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether there is a body to take in; raises what its headers alone forbid."""
-        encoding = headers.get("content-encoding", "identity")
+        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
         if encoding.lower() != "identity":
             raise UnsupportedEncoding(f"content-encoding: {encoding!r} is not undone here; send the body as it is")
-        length = headers.get("content-length", "")
-        self._check_size(int(length) if length.isdecimal() else 0)
-        return bool(length) or "transfer-encoding" in headers
+        length = headers.get(b"content-length", b"")
+        self._check_size(int(length) if length.isdigit() else 0)
+        return bool(length) or b"transfer-encoding" in headers
 
     async def _in_time(self, incoming: Incoming) -> bytes:
         most_s = self._limits.body_timeout_s
@@ -91,17 +93,3 @@ def _check_connection(scope: Scope) -> None:
     refusal: ServiceError | None = scope["state"].get(REFUSAL)
     if refusal is not None and scope["path"] != ALWAYS_SERVED:
         raise refusal
-
-
-def _first(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the whole body, and after it what the server has to say."""
-    message: Message | None = {"type": "http.request", "body": body, "more_body": False}
-
-    async def receive_after() -> Message:
-        nonlocal message
-        if message is None:
-            return await receive()
-        now, message = message, None
-        return now
-
-    return receive_after

@@ -3,18 +3,20 @@
 import logging
 import re
 import time
-import uuid
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reward_service.api.problem import REQUEST_ID
+from reward_service.api.receiving import headers_of
 from reward_service.service import Service
 from reward_service.telemetry import ACCESS, RequestContext, Traces, working_for
 
 PROBES = ("/health", "/ready", "/metrics")
+ID_HEADER = REQUEST_ID.encode()
 UNROUTED = "unknown"
 """The route of a path that is none: paths themselves are the caller's, and there is no end of them."""
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -53,34 +55,35 @@ class Tracing:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get(REQUEST_ID, "")
-        request_id = given if _ACCEPTABLE.fullmatch(given) else uuid.uuid4().hex
+        given = headers_of(scope).get(ID_HEADER, b"").decode("latin-1")
+        request_id = given if _ACCEPTABLE.fullmatch(given) else token_hex(16)
         scope.setdefault("state", {})["request_id"] = request_id
         served = Served(scope, RequestContext(request_id), time.perf_counter())
+        own = (ID_HEADER, request_id.encode())
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 served.status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = message["headers"]
+                message["headers"] = headers if own in headers else [*headers, own]  # a problem brings it already
             await send(message)
 
         service: Service = scope["app"].state.service
         service.metrics.in_progress.inc()
         with working_for(served.request):
             try:
-                await self._traced(served, headers, receive, send_with_id)
+                await self._traced(served, receive, send_with_id)
             finally:
                 service.metrics.in_progress.dec()
                 _note(service, served)
 
-    async def _traced(self, served: Served, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _traced(self, served: Served, receive: Receive, send: Send) -> None:
         traces: Traces | None = served.scope["app"].state.service.traces
         if traces is None:
             await self._app(served.scope, receive, send)
             return
         method = served.scope["method"]
-        with traces.serving(served.request, method, headers) as span:
+        with traces.serving(served.request, method, Headers(scope=served.scope)) as span:
             try:
                 await self._app(served.scope, receive, send)
             finally:
@@ -99,10 +102,10 @@ def _write_access_line(served: Served, seconds: float) -> None:
     level = logging.INFO if served.status < 500 else logging.WARNING
     if not access.isEnabledFor(level):
         return
-    request, method = served.request, served.scope["method"]
+    request, method, route = served.request, served.scope["method"], served.route
     fields: dict[str, Any] = {
         "method": method,
-        "route": served.route,
+        "route": route,
         "status": served.status,
         "milliseconds": round(1e3 * seconds, 3),
         "key": served.key,
@@ -111,5 +114,5 @@ def _write_access_line(served: Served, seconds: float) -> None:
         "stages_ms": {stage: round(1e3 * taken, 3) for stage, taken in request.stages.items()} or None,
     }
     # A record made here saves the search for who logs, which takes as long as all the rest.
-    told = (method, served.route, served.status)
+    told = (method, route, served.status)
     access.handle(access.makeRecord(ACCESS, level, __file__, 0, "%s %s %d", told, None, extra={"fields": fields}))

@@ -65,10 +65,10 @@ class Baselines:
         """All that one request needs, in one store round trip; a second one only after another write to a policy."""
         found, states = await self._reader.read(list(dict.fromkeys([*rows, *canned, *snapshots])), policies)
         return Lookup(
-            rows={key: found[key] for key in rows if key in found},
-            canned={key: found[key] for key in canned if key in found},
+            rows={key: value for key, value in found.items() if isinstance(key, RowsKey)},
+            canned={key: value for key, value in found.items() if isinstance(key, CannedKey)},
             policies=states,
-            snapshots={key: found[key] for key in snapshots if key in found},
+            snapshots={key: value for key, value in found.items() if isinstance(key, SnapshotKey)},
         )
 
     async def canned(self, keys: Collection[CannedKey], compute: Compute) -> dict[CannedKey, Floats | ServiceError]:

@@ -95,6 +95,8 @@ async def listen(service: Service, bound: socket.socket, once_ready: OnceReady) 
         lifespan="off",
         log_config=None,
         log_level="warning",
+        access_log=False,
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(limits.request_timeout_s) + GRACE_S,
     )

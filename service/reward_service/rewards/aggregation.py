@@ -54,7 +54,7 @@ def geometric(terms: Sequence[Values], weights: Array) -> Array:
 
 def weighted_sum(terms: Sequence[Values], weights: Array) -> Array:
     """Sum of w x, any scale, units of x: the linear mix of rewards (Wu et al. 2023, arXiv:2306.01693)."""
-    total = np.zeros_like(terms[0].value)
+    total = np.zeros(len(terms[0].value))
     for term, weight in zip(terms, weights, strict=True):
         total += weight * term.value
     return total

@@ -41,12 +41,12 @@ def centered(r: Array, b: Array) -> Values:
 
 def log_sigmoid_centered(r: Array, b: Array) -> Values:
     """log P(response beats the baseline) = log sigmoid(r - b), shapes (n,), nats, <= 0 (arXiv:2402.00742, u_LSC)."""
-    return Values(Scale.LOG_PROBABILITY, _log_sigmoid(r - b), _log_sigmoid(b - r))
+    return Values(Scale.LOG_PROBABILITY, *_log_sigmoids(r - b))
 
 
 def log_sigmoid(r: Array) -> Values:
     """log sigmoid(r), shape (n,), nats, <= 0: for rewards calibrated at 0, as in safe-or-not (arXiv:2402.00742)."""
-    return Values(Scale.LOG_PROBABILITY, _log_sigmoid(r), _log_sigmoid(-r))
+    return Values(Scale.LOG_PROBABILITY, *_log_sigmoids(r))
 
 
 def sigmoid_centered(r: Array, b: Array) -> Values:
@@ -114,9 +114,10 @@ class Transform:
     apply: Apply
 
 
-def _log_sigmoid(x: Array) -> Array:
-    """-log(1 + e^-x); not np.logaddexp, which warns of NaN."""
-    return np.minimum(x, 0.0) - np.log1p(np.exp(-np.abs(x)))
+def _log_sigmoids(x: Array) -> tuple[Array, Array]:
+    """-log(1 + e^-x), and the same of -x; not np.logaddexp, which warns of NaN."""
+    tail = np.log1p(np.exp(-np.abs(x)))
+    return np.minimum(x, 0.0) - tail, np.minimum(-x, 0.0) - tail
 
 
 def _sigmoid(x: Array) -> Array:

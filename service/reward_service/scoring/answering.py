@@ -86,7 +86,9 @@ def term_scores(term: Term, evaluated: Evaluated, *, with_references: bool) -> l
 def _references(term: Term, evaluated: Evaluated, *, with_references: bool) -> list[ReferenceUsed | None]:
     """What the references of each conversation say; one object for those that share it and are not compared with it."""
     described: dict[tuple[Found, float | None], ReferenceUsed] = {}
-    columns = zip(evaluated.found, evaluated.summaries, _numbers(evaluated.share_below), strict=True)
+    below = evaluated.share_below
+    shares = [None] * len(evaluated.found) if below is None else _numbers(below)
+    columns = zip(evaluated.found, evaluated.summaries, shares, strict=True)
     used: list[ReferenceUsed | None] = []
     for found, summary, share_below in columns:
         if found is None or summary is None or _is_single_number(term, found):

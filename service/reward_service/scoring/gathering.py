@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from reward_service.baselines import Baselines, CannedKey, Lookup, RowsKey, SnapshotKey
-from reward_service.catalog import Models, in_use
+from reward_service.catalog import Lease, Models
 from reward_service.config import ResponseBaseline, StoredBaseline
 from reward_service.engine.engine import Estimate, Item, ItemError, Priority
 from reward_service.errors import DeadlineExceeded, ExpectationFailed, ServiceError, StoreUnavailable
@@ -153,7 +153,7 @@ class Gathering:
     ) -> list[Array | ServiceError]:
         """The outputs for canned responses to this request's prompts; others may still want them when it has left."""
         outputs: dict[CannedKey, Array | ServiceError] = {}
-        with in_use(self.models.values()):
+        with Lease(self.models):
             for model in self.objective.models:
                 mine = [key for key in keys if prompts[key][0] == model]
                 items = [

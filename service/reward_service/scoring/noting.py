@@ -1,6 +1,5 @@
 """What the metrics and the access line are told of a scored request."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,11 +14,15 @@ from reward_service.telemetry import Metrics, current_request
 
 def note_outcome(metrics: Metrics, objective: Objective, outcome: Outcome) -> None:
     """Count conversations, errors, baseline sources, and the numbers themselves."""
-    errors = Counter([error.code for error in outcome.errors if error is not None])
-    sources = Counter([found.source for one in outcome.terms for found in one.found if found is not None])
-    metrics.on_scored(objective.name, len(outcome.errors), errors=errors, sources=sources)
+    errors = [error.code for error in outcome.errors if error is not None]
+    sources = [found.source for one in outcome.terms for found in one.found if found is not None]
+    metrics.on_scored(objective.name, len(outcome.errors), errors=_counts(errors), sources=_counts(sources))
     if outcome.errors:
         metrics.on_numbers(objective.name, [term.name for term in objective.terms], numbers(outcome))
+
+
+def _counts(words: list[str]) -> dict[str, int]:
+    return {word: words.count(word) for word in set(words)}
 
 
 def numbers(outcome: Outcome) -> Array:

@@ -5,12 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
 from reward_service.errors import NotFinite, ServiceError
 from reward_service.objectives import Objective
 from reward_service.rewards.scales import Array
-from reward_service.scoring.terms import Evaluated
+from reward_service.scoring.terms import Evaluated, not_finite
 
 T = TypeVar("T")
 INLINE = 64
@@ -29,7 +27,7 @@ def combined(objective: Objective, terms: Sequence[Evaluated]) -> Outcome:
     """Combine the terms; a conversation fails with the first error of a term that counts."""
     rewards = objective.combine([one.values for one in terms])
     errors = _first_errors(objective, terms)
-    for i in np.flatnonzero(~np.isfinite(rewards)):
+    for i in not_finite(rewards):
         errors[i] = errors[i] or NotFinite(f"the reward of {objective.name!r} is too large to represent")
     return Outcome(terms, rewards, errors)
 

@@ -23,6 +23,8 @@ from reward_service.scoring.referring import found_for
 from reward_service.scoring.terms import Evaluated, evaluate
 from reward_service.telemetry import Metrics, Stage
 
+ANYTHING = Expectation()
+
 
 class Scoring:
     """Scores conversations with the objectives of one service."""
@@ -59,7 +61,7 @@ class Scoring:
         self, request: ScoreRequest, objective: Objective, models: Models, *, strict: bool, with_references: bool
     ) -> ScoreAnswer:
         started = time.monotonic()
-        expect = request.expect or Expectation()
+        expect = request.expect or ANYTHING
         self._check(request, objective, expect)
         conversations = await off_loop(len(request.conversations), partial(prepared, request.conversations, objective))
         if strict:

@@ -15,7 +15,8 @@ from reward_service.rewards.scales import Array, Scale, Values
 from reward_service.rewards.transforms import Needs
 from reward_service.scoring.referring import Found
 
-Places = NDArray[np.int64]
+Places = NDArray[np.int64] | slice
+EVERYWHERE = slice(None)
 DEFAULT_QUANTILE = 0.85
 NAN = float("nan")
 
@@ -32,7 +33,7 @@ class Evaluated:
     std: Array
     raw_sources: list[str | None]
     baseline: Array
-    share_below: Array
+    share_below: Array | None
     found: list[Found | None]
     summaries: list[Summary | None]
     errors: list[ServiceError | None]
@@ -48,12 +49,12 @@ def evaluate(
     raw, std = _raw(term, estimates)
     taken = _summaries(term, usable)
     baseline = _baselines(term, taken)
-    good = np.flatnonzero([error is None for error in errors])
-    rows = _rows(term, usable, good)
-    values = _transformed(term, raw, baseline, rows, good)
-    below = _spread(share_below(raw[good], rows), good, n) if rows is not None else np.full(n, np.nan)
-    for i in good[~np.isfinite(values.value[good])]:
-        errors[i] = _no_number(term, taken[i])
+    good = np.flatnonzero([error is None for error in errors]) if any(errors) else EVERYWHERE
+    rows = _rows(term, usable, errors)
+    values = _none(term, n) if all(errors) else _transformed(term, raw, baseline, rows, good)
+    below = None if rows is None else _spread(share_below(raw[good], rows), good, n)
+    for i in not_finite(values.value):
+        errors[i] = errors[i] or _no_number(term, taken[i])
     return Evaluated(values, raw, std, _raw_sources(estimates), baseline, below, usable, taken, errors)
 
 
@@ -96,24 +97,32 @@ def _baselines(term: Term, taken: Sequence[Summary | None]) -> Array:
     return np.array([np.nan if summary is None else summary.value for summary in taken], dtype=np.float64)
 
 
-def _rows(term: Term, found: Sequence[Found | None], good: Places) -> Ragged | None:
-    if term.transform.needs is not Needs.REFERENCES or not len(good):
+def _rows(term: Term, found: Sequence[Found | None], errors: Sequence[ServiceError | None]) -> Ragged | None:
+    """The references of the conversations without an error."""
+    if term.transform.needs is not Needs.REFERENCES or all(errors):
         return None
-    return Ragged.of([reference.rows for reference in (found[i] for i in good) if reference is not None])
+    return Ragged.of([one.rows for one, error in zip(found, errors, strict=True) if one is not None and error is None])
+
+
+def _none(term: Term, n: int) -> Values:
+    scale = term.transform.scale
+    return Values(scale, np.full(n, np.nan), None if scale is Scale.REAL else np.full(n, np.nan))
 
 
 def _transformed(term: Term, raw: Array, baseline: Array, rows: Ragged | None, good: Places) -> Values:
     """The term's numbers (n,), NaN for the conversations that are not `good`."""
-    n, scale = len(raw), term.transform.scale
-    if not len(good):
-        return Values(scale, np.full(n, np.nan), None if scale is Scale.REAL else np.full(n, np.nan))
-    values = term.apply(raw[good], baseline[good], rows)
+    values, n = term.apply(raw[good], baseline[good], rows), len(raw)
     complement = None if values.complement is None else _spread(values.complement, good, n)
     return Values(values.scale, _spread(values.value, good, n), complement)
 
 
+def not_finite(numbers: Array) -> list[int]:
+    """Where in `numbers` (n,) there is NaN or an infinity."""
+    return [i for i, finite in enumerate(np.isfinite(numbers).tolist()) if not finite]
+
+
 def _spread(numbers: Array, good: Places, n: int) -> Array:
-    if len(good) == n:
+    if isinstance(good, slice):
         return numbers
     spread = np.full(n, np.nan)
     spread[good] = numbers

@@ -28,6 +28,7 @@ def configure_logs(log_format: LogFormat, log_level: LogLevel, stream: TextIO | 
     handler.setFormatter(FORMATTERS[log_format]())
     logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # no line says any of it
     for name in UVICORN:
         _as_created(logging.getLogger(name))
     for name in TALKATIVE:
