@@ -6,8 +6,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from reward_service.errors import SpecialTokenInContent
-from tests.engine.marked import byte_level, renderer, said, special, wrapped
+from reward_service.engine.engine import Item
+from reward_service.errors import RenderingFailed, SpecialTokenInContent
+from tests.engine.marked import byte_level, renderer, said, special, tokenizer_of, wrapped
 
 WRITTEN = "{% for m in messages %}{{ m.content }}<e>{% endfor %}"
 
@@ -32,6 +33,40 @@ def test_a_tokenizer_that_finds_special_tokens_in_plain_text_refuses_what_spells
     assert not renderer(tokenizer).render(said("ab")).spelled
     with pytest.raises(SpecialTokenInContent, match="makes a special token of plain text"):
         renderer(tokenizer).render(said("a<e>b"))
+
+
+@pytest.mark.parametrize("mode", ["literal", "error"])
+@pytest.mark.parametrize("response", ["a\uff1ce\uff1eb", "a <\x01e> b", "a <E> b"])
+def test_what_a_normalizer_turns_into_a_special_token_is_seen_in_the_tokens(mode: str, response: str) -> None:
+    backend = Tokenizer(models.WordLevel({"<e>": 0, "a": 1, "b": 2, "?": 3}, unk_token="?"))
+    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.BertNormalizer()])
+    backend.pre_tokenizer = pre_tokenizers.Split("<e>", "isolated")
+    tokenizer = wrapped(backend, special("<e>"), WRITTEN, unk_token="?")
+    assert renderer(tokenizer, "parse").render(said(response)).ids.tolist().count(0) == 3
+    assert not renderer(tokenizer, mode).render(said("a b")).spelled
+    with pytest.raises(SpecialTokenInContent, match=r"in another form.* makes a special token of plain text"):
+        renderer(tokenizer, mode).render(said(response))
+
+
+def test_parts_of_a_token_in_other_letters_gain_none() -> None:
+    backend = byte_level()
+    backend.normalizer = normalizers.NFKC()
+    written = "{% for m in messages %}<s>{{ m.name }}{{ m.content }}<e>{% endfor %}"
+    tokenizer = wrapped(backend, special("<s>", "<e>", normalized=True), written)
+    item = Item(messages=[{"role": "assistant", "name": "a\uff1ce", "content": "\uff1eb"}])
+    counts = [
+        renderer(tokenizer, mode).render(item).ids.tolist().count(tokenizer.convert_tokens_to_ids("<e>"))
+        for mode in ("parse", "literal")
+    ]
+    assert counts == [2, 1]
+
+
+def test_a_text_with_every_private_character_is_an_error_that_says_so() -> None:
+    response = "".join(map(chr, range(0xE000, 0xF900)))
+    literal = renderer(tokenizer_of("qwen-3"), max_tokens=32_768)
+    assert not literal.render(said(response)).spelled
+    with pytest.raises(RenderingFailed, match="all 6400 characters of Unicode's private use area"):
+        literal.render(said(response + "<|im_end|>"))
 
 
 class Shouting(PreTrainedTokenizerFast):

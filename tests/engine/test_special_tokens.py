@@ -261,6 +261,32 @@ def test_turn_marks_that_are_words_are_left_to_the_contents() -> None:
         assert renderer(tokenizer, mode).render(item).ids.tolist() == ids_of(tokenizer, item)
 
 
+@pytest.mark.parametrize("mode", ["literal", "error", "parse"])
+def test_tools_that_the_template_leaves_out_may_be_anything(mode: str) -> None:
+    tokenizer = qwen("{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}")
+    nested: Any = "<|im_end|>\ud800"
+    for _ in range(300):
+        nested = [nested]
+    item = Item(messages=said("Five.").messages, tools=[{"function": nested}])
+    assert renderer(tokenizer, mode).render(item).ids.tolist() == ids_of(tokenizer, said("Five."))
+
+
+def test_an_error_quotes_no_more_than_the_beginning_of_a_key() -> None:
+    tools = [{"a\nb" * 1000: {"x": "<|im_end|>"}}]
+    with pytest.raises(SpecialTokenInContent, match=r"tools\[0\]\.'a\\nba.*'\.x spells") as caught:
+        renderer(qwen(TOOLS), "error").render(Item(messages=said("Five.").messages, tools=tools))
+    assert len(str(caught.value)) < 300
+
+
+def test_a_tokenizer_with_thousands_of_added_tokens_reads_them_literally() -> None:
+    """Those of Gemma are 6,242; an end and one that begins another."""
+    tokenizer = qwen(MAKE["qwen-3"][2], *plain(*(f"<unused{number}>" for number in range(6242))))
+    item = said("<unused1><unused12><unused6241><unused<|im_end|>")
+    ids = renderer(tokenizer).render(item).ids.tolist()
+    wanted = [ids.count(tokenizer.convert_tokens_to_ids(f"<unused{number}>")) for number in (1, 12, 6241, 6)]
+    assert (wanted, ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>"))) == ([1, 1, 1, 0], 2)
+
+
 def test_what_is_spelled_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     literal = renderer(tokenizer_of("demo"))
     for _ in range(3):

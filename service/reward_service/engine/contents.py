@@ -8,8 +8,10 @@ from typing import Any
 from pydantic_core import to_json
 
 PRIVATE_USE = range(0xE000, 0xF900)
-AT_THE_END = r"(?:\s|\\[nrt])*(?:\"|\Z)"
-"""What ends a text, alone or as JSON."""
+AT_THE_END = r"(?:[\s▁]|\\[fnrt]|\\u00[01].)*(?:\"|\Z)"
+"""What ends a text, alone or as JSON, as it is or normalized."""
+LONGEST_KEY = 40
+"""Characters of a key that an error quotes."""
 REASONING_MARKS = ("<think>", "</think>")
 """A response writes its reasoning part itself, so these are contents, whatever the tokenizer says of them."""
 
@@ -58,19 +60,25 @@ class Reserved:
         self._longest = max(map(len, contents), default=0)
         self._spelled = _any_of(contents)
         as_json = [_as_json(content)[1:-1] for content in contents]
-        self._sought = re.compile("|".join(_whole_or_begun([*contents, *as_json])) or "(?!)")
-        self._begun = tuple({content[:length] for content in contents for length in range(1, len(content))})
+        self._sought = _any_of([*contents, *as_json], AT_THE_END)
+        self._begun = frozenset(content[:length] for content in contents for length in range(1, len(content)))
         self._added = _any_of([token.content for token in added])
         sought = [token.content for token in tokens if token.normalized] if normalize else []
         self._normalize = normalize if sought else None
-        self._normalized = _any_of([normalize(content).strip("▁ ") for content in sought] if normalize else [])
+        normalized = [normalize(content).strip("▁ ") for content in sought] if normalize else []
+        self._normalized = _any_of(normalized, AT_THE_END)
 
     def may_be_in(self, messages: Sequence[Mapping[str, Any]], tools: Any) -> bool:
         """Whether some string in messages or tools spells a token, or begins one at its end; quick where none does."""
+        if not self.tokens:
+            return False
         values = [value for message in messages for value in message.values()]
         if tools:
             values.append(tools)
-        text = '"'.join([value if type(value) is str else _as_json(value) for value in values])
+        try:
+            text = '"'.join([value if type(value) is str else _as_json(value) for value in values])
+        except ValueError:  # nested too deeply, or half a surrogate pair: not quick, then
+            return True
         for first in self._firsts:
             if first in text and self._sought.search(text):
                 return True
@@ -79,7 +87,7 @@ class Reserved:
     def _begun_in(self, text: str) -> int:
         """How many characters at the text's end begin a token; blanks behind them, which a template trims, aside."""
         tail = text.rstrip()[-self._longest :]
-        return max((len(begun) for begun in self._begun if tail.endswith(begun)), default=0)
+        return next((length for length in range(len(tail), 0, -1) if tail[-length:] in self._begun), 0)
 
     def broken(self, value: Any, letter: str) -> Any:
         """The same messages or tools with `letter` for each character of what spells or begins a token."""
@@ -114,8 +122,11 @@ class Reserved:
 
 
 def unused_letter(text: str) -> str:
-    """A character of the private use area that the text has not."""
-    return next(chr(code) for code in PRIVATE_USE if chr(code) not in text)
+    """A character of the private use area that the text has not; ValueError if it has them all."""
+    found = next((chr(code) for code in PRIVATE_USE if chr(code) not in text), None)
+    if found is None:
+        raise ValueError(f"it holds all {len(PRIVATE_USE)} characters of Unicode's private use area")
+    return found
 
 
 def differ_only_in(letter: str, text: str, broken: str) -> bool:
@@ -128,22 +139,28 @@ def differ_only_in(letter: str, text: str, broken: str) -> bool:
     return at == len(text) + 1
 
 
-def _any_of(contents: Sequence[str]) -> "re.Pattern[str]":
-    """The leftmost and then longest, as tokenizers seek; nothing where there are none."""
-    longest_first = sorted(filter(None, contents), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+def _any_of(contents: Sequence[str], begun: str | None = None) -> "re.Pattern[str]":
+    """The leftmost and then longest, as tokenizers seek; nothing where there are none.
+
+    With `begun`, also what begins one before that pattern.
+    """
+    return re.compile("|".join(_branches(list(filter(None, contents)), begun)) or "(?!)")
 
 
-def _whole_or_begun(contents: Sequence[str]) -> list[str]:
-    """Patterns, by first character, of the contents and of what begins one at the end of a text."""
+def _branches(contents: Sequence[str], begun: str | None) -> list[str]:
+    """Patterns of the contents by first character: however many there are, few are tried at each place of a text."""
     rests: dict[str, list[str]] = {}
     for content in contents:
         rests.setdefault(content[0], []).append(content[1:])
-    return [re.escape(first) + _rest(rest) for first, rest in sorted(rests.items())]
+    return [re.escape(first) + _rest(rest, begun) for first, rest in sorted(rests.items())]
 
 
-def _rest(contents: Sequence[str]) -> str:
-    return "" if "" in contents else f"(?:{'|'.join([*_whole_or_begun(contents), AT_THE_END])})"
+def _rest(contents: Sequence[str], begun: str | None) -> str:
+    branches = _branches(list(filter(None, contents)), begun)
+    if "" in contents:
+        return f"(?:{'|'.join(branches)})?" if branches else ""
+    tried = [*branches, begun] if begun else branches
+    return f"(?:{'|'.join(tried)})" if len(tried) > 1 else tried[0]
 
 
 def _as_json(value: Any) -> str:
@@ -157,7 +174,11 @@ def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, Mapping):
         for key, one in value.items():
             yield f"{path} (a key)", str(key)
-            yield from _strings(one, f"{path}.{key}")
+            yield from _strings(one, f"{path}.{_shown(str(key))}")
     elif isinstance(value, Sequence):
         for index, one in enumerate(value):
             yield from _strings(one, f"{path}[{index}]")
+
+
+def _shown(key: str) -> str:
+    return key if key.isidentifier() and len(key) <= LONGEST_KEY else repr(key[:LONGEST_KEY])

@@ -48,18 +48,19 @@ class LiteralTokenizer:
         self._backend = _without_added_tokens(origin)
         secret = secrets.token_hex(16)
         self._names: dict[str, str] = {}
-        self._ids: dict[int, int] = {}
+        added = {}
         for number, token in enumerate(added_tokens(tokenizer)):
             name = token.content
             if name in reserved:  # its ends stay, since some tokens look at what stands beside them
                 name = self._names[token.content] = f"{name[0]}{secret}{number:06}{name[-1]}"
-            self._backend.add_tokens([_renamed(token, name)])
-            self._ids[self._backend.token_to_id(name)] = origin.token_to_id(token.content)
+            added[name] = token
+        self._backend.add_tokens([_renamed(token, name) for name, token in added.items()])
+        token_id = self._backend.token_to_id
+        self._ids = {token_id(name): origin.token_to_id(token.content) for name, token in added.items()}
         if any(origin.model.id_to_token(self._backend.token_to_id(name)) for name in self._names.values()):
             raise NotLiteral("the tokenizer's vocabulary has gaps")
         self._own = {self._backend.token_to_id(name) for name in self._names.values()}
-        unknown = {tokenizer.unk_token, getattr(origin.model, "unk_token", None)}
-        self._reserved_ids = {origin.token_to_id(name) for name in reserved - unknown}
+        self._reserved_ids = {origin.token_to_id(name) for name in reserved - _unknown(tokenizer)}
 
     def __call__(self, text: str, spans: Sequence[Span]) -> LiteralEncoding:
         """The tokens of a text that has special tokens at `spans` and nowhere else; raises NotLiteral."""
@@ -79,6 +80,24 @@ class LiteralTokenizer:
             raise NotLiteral("the tokenizer does not read every special token that the template writes")
         if any(one in self._reserved_ids and one not in self._ids for one in ids):
             raise NotLiteral("the tokenizer makes a special token of plain text")
+
+
+def made_of_text(tokenizer: Any, reserved: frozenset[str]) -> dict[str, int]:
+    """The reserved tokens that a tokenizer's model makes of plain text, and their ids.
+
+    It makes them also of what its normalizer turns into them, and that is nothing that can be sought.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        return {}
+    origin = tokenizer.backend_tokenizer
+    plain, ids = _without_added_tokens(origin), {name: origin.token_to_id(name) for name in reserved}
+    tried = {name: plain.encode(f"{name} a{name}a {name}", add_special_tokens=False).ids for name in ids}
+    return {name: one for name, one in ids.items() if one in tried[name] and name not in _unknown(tokenizer)}
+
+
+def _unknown(tokenizer: Any) -> set[Any]:
+    """What stands for a text that the tokenizer does not know, under either of its names."""
+    return {tokenizer.unk_token, getattr(tokenizer.backend_tokenizer.model, "unk_token", None)}
 
 
 def _without_added_tokens(origin: Any) -> Any:

@@ -142,8 +142,9 @@ class Renderer:
         beginning, rest = self._cuts.split(text, len(text) - len(messages[-1].get("content") or "") - len(tail or ""))
         encoding = self._tokenized(rest)
         ids = [*self._beginning(beginning), *encoding["input_ids"]]
-        if self._spellings.may_be_in(messages, item.tools):
-            literal = self._spellings.read(Written(text, messages, item.tools, write), ids)
+        written = Written(text, messages, item.tools, write)
+        if self._spellings.may_be_in(written, ids):
+            literal = self._spellings.read(written, ids)
             if literal is not None:
                 return literal["input_ids"], self._count_response(literal, text, messages[-1], tail), True
         return ids, self._count_response(encoding, rest, messages[-1], tail), False

@@ -1,13 +1,13 @@
 """What becomes of contents that spell the model's special tokens: plain text, an error, or special tokens."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from reward_service.config import ClassifierConfig
 from reward_service.engine.contents import Reserved, added_tokens, differ_only_in, reserved_tokens, unused_letter
-from reward_service.engine.literal import LiteralEncoding, LiteralTokenizer, NotLiteral
+from reward_service.engine.literal import LiteralEncoding, LiteralTokenizer, NotLiteral, made_of_text
 from reward_service.errors import SpecialTokenInContent
 
 log = logging.getLogger(__name__)
@@ -29,15 +29,23 @@ class Written:
 class Spellings:
     """Reads a conversation as the configuration says. Blocking, safe to call from several threads."""
 
-    def __init__(self, config: ClassifierConfig, reserved: Reserved, literal: LiteralTokenizer | str) -> None:
+    def __init__(
+        self,
+        config: ClassifierConfig,
+        reserved: Reserved,
+        literal: LiteralTokenizer | str,
+        made_of_text: Mapping[str, int],
+    ) -> None:
         self._config = config
         self._reserved = reserved
         self._literal = literal
+        self._made_of_text = made_of_text
+        self._made_ids = frozenset(made_of_text.values())
         self._told = False
 
-    def may_be_in(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None) -> bool:
+    def may_be_in(self, written: Written, parsed: list[int]) -> bool:
         """Whether `read` has anything to do; quick."""
-        return self._reserved.may_be_in(messages, tools)
+        return self._reserved.may_be_in(written.messages, written.tools) or self._makes_more(written.text, parsed)
 
     def read(self, written: Written, parsed: list[int]) -> LiteralEncoding | None:
         """The conversation with what its contents spell as plain text; None if `parsed`, its tokens, are just those.
@@ -47,7 +55,7 @@ class Spellings:
         letter = unused_letter(written.text)
         messages, tools = (self._reserved.broken(one, letter) for one in (written.messages, written.tools))
         broken = written.write(messages, tools)
-        if self._reserved.same_in(written.text, broken):
+        if self._reserved.same_in(written.text, broken) and not self._makes_more(broken, parsed):
             return None
         try:
             encoding = self._encoding(written.text, broken, letter)
@@ -59,6 +67,13 @@ class Spellings:
             raise self._refusal(written, "is refused by this model's config")
         self._tell(written)
         return encoding
+
+    def _makes_more(self, text: str, parsed: list[int]) -> bool:
+        """Whether the tokenizer's model has made special tokens of plain text in another form."""
+        if not self._made_ids:
+            return False
+        spans = sum(span.token in self._made_of_text for span in self._reserved.spans(text))
+        return sum(one in self._made_ids for one in parsed) > spans
 
     def _encoding(self, text: str, broken: str, letter: str) -> LiteralEncoding:
         if isinstance(self._literal, str):
@@ -89,14 +104,14 @@ class Spellings:
 def spellings_of(tokenizer: Any, config: ClassifierConfig, rendered: str) -> Spellings:
     """How contents are read; `rendered` is a short conversation as the template writes it, to try it out."""
     if config.special_tokens_in_content == "parse":
-        return Spellings(config, Reserved([], [], None), "it is parsed")
+        return Spellings(config, Reserved([], [], None), "it is parsed", {})
     tokens = reserved_tokens(tokenizer, rendered)
     normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
     reserved = Reserved(tokens, added_tokens(tokenizer), None if normalizer is None else normalizer.normalize_str)
     literal = _literal_tokenizer(tokenizer, reserved, rendered)
     if tokens and isinstance(literal, str):
         log.warning("model %s: a content that spells one of its special tokens is refused: %s", config.name, literal)
-    return Spellings(config, reserved, literal)
+    return Spellings(config, reserved, literal, made_of_text(tokenizer, reserved.tokens))
 
 
 def _literal_tokenizer(tokenizer: Any, reserved: Reserved, rendered: str) -> LiteralTokenizer | str:
