@@ -33,6 +33,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "gpt_neox": {},
     "phi": {},
     "phi3": {},
+    "olmo": {},
     "olmo2": {},
     "mixtral": EXPERTS,
     "qwen3_moe": {"head_dim": 16, "decoder_sparse_step": 1, **EXPERTS},

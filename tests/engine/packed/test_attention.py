@@ -128,6 +128,15 @@ def test_scores_far_apart_neither_overflow_nor_vanish(compiled: NativeAttention)
     torch.testing.assert_close(found, reference, atol=0.03, rtol=0.02)
 
 
+@pytest.mark.parametrize("window", [2**31, 2**32 + 7])
+def test_a_window_beyond_32_bits_is_none(compiled: NativeAttention, window: int) -> None:
+    plan = shared_plan(items())
+    given = tensors(plan, plan.tokens, 64, 64, torch.bfloat16)
+    options: dict[str, Any] = {"scale": 0.1, "softcap": None, "sinks": None}
+    expected = compiled(*given, plan, plan.blocks, window=None, **options)
+    assert torch.equal(compiled(*given, plan, plan.blocks, window=window, **options), expected)
+
+
 def test_not_a_number_stays_with_the_item_that_has_it(compiled: NativeAttention) -> None:
     plan = encoder_plan(items())
     query, key, value = tensors(plan, plan.tokens, 64, 64, torch.bfloat16)

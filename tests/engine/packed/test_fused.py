@@ -8,10 +8,12 @@ import torch
 from torch import nn
 from transformers import GraniteConfig
 from transformers.models.granite.modeling_granite import GraniteDecoderLayer
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaMLP
 
 from reward_service.engine.forward import run
 from reward_service.engine.packed import native
 from reward_service.engine.packed.fused import ACTIVATIONS, FusedLayers
+from reward_service.engine.packed.gated import GatedLayers
 from reward_service.engine.packed.layers import find_layers
 from reward_service.engine.packed.native.feed_forward import feed_forward, supported
 from tests.engine.packed.packs import SMALL, alone, items, model
@@ -118,7 +120,7 @@ def test_layers_like_llamas_are_fused_and_stay_within_bfloat16(family: str) -> N
     assert not any(type(one).__name__.startswith("Fused") for one in whole.modules())
 
 
-@pytest.mark.parametrize("family", ["gemma", "gemma2", "olmo2", "glm4", "phi3", "mixtral", "gpt2"])
+@pytest.mark.parametrize("family", ["gemma", "gemma2", "olmo", "olmo2", "glm4", "phi3", "mixtral", "gpt2"])
 def test_layers_with_another_second_half_stay_as_they_are(family: str) -> None:
     layers = find_layers(model(family, head_dim=16).to(torch.bfloat16))
     assert layers
@@ -138,9 +140,59 @@ def test_float32_stays_as_it_is() -> None:
     assert not FusedLayers(find_layers(model("llama"))).layers
 
 
-@pytest.mark.parametrize(("multiplier", "fused"), [(1.0, 1), (0.95, 0), (0.22, 0)])
+@pytest.mark.parametrize(("multiplier", "fused"), [(1.0, 1), (0.99, 0), (0.95, 0), (0.22, 0)])
 def test_a_layer_of_the_same_parts_that_computes_something_else_stays_as_it_is(multiplier: float, fused: int) -> None:
     torch.manual_seed(0)
     config = GraniteConfig(**{**SMALL, "residual_multiplier": multiplier})
     layer = GraniteDecoderLayer(config, 0).to(torch.bfloat16)
     assert len(FusedLayers([layer]).layers) == fused
+
+
+class Bounded(LlamaMLP):
+    """As DeepSeek-V4's: nothing shows of the bound while numbers are small."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gate, up = self.gate_proj(x).clamp(max=7), self.up_proj(x).clamp(min=-7, max=7)
+        outputs: torch.Tensor = self.down_proj(self.act_fn(gate) * up)
+        return outputs
+
+
+class Rescaling(LlamaDecoderLayer):
+    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        hidden_states: torch.Tensor = args[0]
+        attended, _ = self.self_attn(hidden_states=2 * self.input_layernorm(hidden_states), **kwargs)
+        hidden_states = hidden_states + attended
+        outputs: torch.Tensor = hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+        return outputs
+
+
+class InATuple(LlamaDecoderLayer):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return (super().forward(*args, **kwargs),)
+
+
+@pytest.mark.parametrize("kind", [Rescaling, InATuple])
+def test_a_layer_that_calls_its_parts_otherwise_stays_as_it_is(kind: type[nn.Module]) -> None:
+    layers = find_layers(model("llama").to(torch.bfloat16))
+    for layer in layers[1:]:
+        layer.__class__ = kind
+    assert FusedLayers(layers).layers == layers[:1]
+
+
+def test_a_feed_forward_layer_that_bounds_its_numbers_stays_as_it_is() -> None:
+    body = model("llama", initializer_range=0.05).to(torch.bfloat16)
+    layers = find_layers(body)
+    for layer in layers[1:]:
+        layer.mlp.__class__ = Bounded
+    fused = FusedLayers(layers)
+    assert fused.layers == layers[:1]
+    fused.undo()
+    GatedLayers(body)
+    assert [type(layer.mlp).__name__ for layer in layers] == ["FusedLlamaMLP", "Bounded", "Bounded"]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 5])
+def test_other_numbers_than_bfloat16_are_refused(at: int) -> None:
+    given = [one.float() if i == at else one for i, one in enumerate(tensors(8, 64, 96))]
+    with pytest.raises(TypeError, match=r"takes bfloat16, not .*float32"):
+        feed_forward(*given, epsilon=1e-5, activation=ACTIVATIONS["SiLU"])

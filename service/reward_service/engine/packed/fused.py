@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from reward_service.engine.packed.gated import is_gated
 from reward_service.engine.packed.native import feed_forward as native
 from reward_service.engine.packed.native.feed_forward import Activation
 
@@ -18,12 +19,14 @@ ACTIVATIONS = {
 }
 """By the name of their module; GELU with a tanh has 2 * sqrt(2 / pi), and .044715 times that."""
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
-FEED_FORWARD = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+LINEARS = ("gate_proj", "up_proj", "down_proj")
 SAME = 0.02
 """Most that a fused layer may differ from the plain one, relative to the largest change that the plain one makes."""
 PROBE_ROWS = 40
 PROBE_SCALES = (1.0, 2.0**-7)
 """Of the probes' hidden states: where they are small, the feed-forward layer shows, where they are not, the sums."""
+OF_ATTENTION = {"attention_mask": object(), "position_embeddings": object()}
+"""What a probe hands a layer for its attention."""
 
 _FUSED: dict[type, type] = {}
 
@@ -103,21 +106,25 @@ def _fusable(layer: nn.Module) -> bool:
     if (
         set(parts) != LAYER
         or not isinstance(mlp, nn.Module)
-        or {name for name, _ in mlp.named_children()} != FEED_FORWARD
+        or {name for name, _ in mlp.named_children()} != {*LINEARS, "act_fn"}
     ):
         return False
-    linears = [getattr(mlp, name) for name in ("gate_proj", "up_proj", "down_proj")]
+    norm, linears = parts["post_attention_layernorm"], [getattr(mlp, name) for name in LINEARS]
     if any(type(linear) is not nn.Linear or linear.bias is not None for linear in linears):
         return False
-    weights = [parts["post_attention_layernorm"].weight, *(linear.weight for linear in linears)]
-    known = type(mlp.act_fn).__name__ in ACTIVATIONS and hasattr(parts["post_attention_layernorm"], "variance_epsilon")
-    if not known or any(weight.device.type != "cpu" or weight.dtype != torch.bfloat16 for weight in weights):
+    if type(mlp.act_fn).__name__ not in ACTIVATIONS or not hasattr(norm, "variance_epsilon"):
+        return False
+    weights = [getattr(norm, "weight", None), *(linear.weight for linear in linears)]
+    if any(weight is None or weight.device.type != "cpu" or weight.dtype != torch.bfloat16 for weight in weights):
         return False
     return native.supported(linears[0].in_features, linears[0].out_features) and _same(layer, linears[0].in_features)
 
 
 def _same(layer: Any, hidden: int) -> bool:
-    """Whether the fused layer gives what the plain one gives; the attention's part is made up, the same for both."""
+    """Whether a layer computes what its parts say, to the last bit, and the operator gives nearly the same.
+
+    What the attention gives is made up, the same for all.
+    """
     numbers = torch.Generator().manual_seed(0)
     attention = layer.self_attn
     try:
@@ -125,31 +132,40 @@ def _same(layer: Any, hidden: int) -> bool:
             rows, attended = (
                 scale * torch.randn(1, PROBE_ROWS, hidden, generator=numbers).bfloat16() for _ in range(2)
             )
-            layer.self_attn = _Given(attended)
+            layer.self_attn = given = _Given(attended)
             with torch.inference_mode():
-                expected = _first(layer(rows, attention_mask=None, position_embeddings=None))
+                plain, expected = layer(rows, **OF_ATTENTION), _by_parts(layer, rows + attended)
                 found = _second_half(layer, rows, attended)
+                as_said = torch.equal(plain, expected) and given.only(layer.input_layernorm(rows))
             change = (expected.float() - rows.float()).abs().max()
-            if not ((found.float() - expected.float()).abs() <= SAME * change).all():
+            if not as_said or not ((found.float() - expected.float()).abs() <= SAME * change).all():
                 return False
+        return is_gated(layer.mlp)
     except Exception:  # a layer that wants more, or gives something else
         return False
     finally:
         layer.self_attn = attention
-    return True
+
+
+def _by_parts(layer: Any, summed: torch.Tensor) -> torch.Tensor:
+    """Llama's second half, behind its first sum."""
+    outputs: torch.Tensor = summed + layer.mlp(layer.post_attention_layernorm(summed))
+    return outputs
 
 
 class _Given(nn.Module):
-    """Stands in for a layer's attention."""
+    """Stands in for a layer's attention, and keeps what it is given."""
 
     def __init__(self, outputs: torch.Tensor) -> None:
         super().__init__()
         self.outputs = outputs
+        self.arguments: dict[str, Any] = {}
 
-    def forward(self, **_: Any) -> tuple[torch.Tensor, None]:
+    def forward(self, **arguments: Any) -> tuple[torch.Tensor, None]:
+        self.arguments = arguments
         return self.outputs, None
 
-
-def _first(output: Any) -> torch.Tensor:
-    first: torch.Tensor = output[0] if isinstance(output, tuple) else output
-    return first
+    def only(self, hidden_states: torch.Tensor) -> bool:
+        """Whether it was given these hidden states and what the layer was handed, and nothing else."""
+        others = {name: given for name, given in self.arguments.items() if given is not None and given is not False}
+        return torch.equal(others.pop("hidden_states"), hidden_states) and others == OF_ATTENTION

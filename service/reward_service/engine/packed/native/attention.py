@@ -12,6 +12,8 @@ from reward_service.engine.packed.native import load
 from reward_service.engine.packed.plan import Blocks, Ints, Plan
 
 MAX_DIM = 256
+LONGEST_WINDOW = 2**30
+"""Longer ones are no windows: so far apart no two tokens of a pack lie, and the kernel counts in 32 bits."""
 
 
 class _Strides(ctypes.Structure):
@@ -81,7 +83,7 @@ class NativeAttention:
             read=_pointer(blocks.read),
             scale=scale,
             softcap=softcap or 0.0,
-            window=window or 0,
+            window=min(window or 0, LONGEST_WINDOW),
             causal=int(plan.causal),
             sinks=0 if sinks is None else sinks.data_ptr(),
             threads=torch.get_num_threads(),

@@ -51,7 +51,12 @@ def feed_forward(
     if library is None:
         raise RuntimeError("the native kernels do not run on this machine")
     hidden, inner = gate.shape[1], gate.shape[0]
-    tensors = [one.contiguous() for one in (residual, added, norm, gate, up, down)]
+    given = (residual, added, norm, gate, up, down)
+    if residual.shape != added.shape or any(one.dtype != torch.bfloat16 for one in given):
+        raise TypeError(
+            f"the native feed-forward layer takes bfloat16, not {[(*one.shape, one.dtype) for one in given]}"
+        )
+    tensors = [one.contiguous() for one in given]
     out = torch.empty_like(tensors[0])
     problem = _FeedForward(
         *(one.data_ptr() for one in (*tensors, out)),
