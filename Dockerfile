@@ -28,7 +28,7 @@ RUN pip install ".[${EXTRAS}]"
 COPY service service
 RUN pip install --no-deps --force-reinstall .
 
-# g++ stays: on first use the engine compiles its attention for the processor it finds, and torch compiles layers
+# g++ stays: on first use the engine compiles its kernels for the processor it finds, and torch compiles layers
 # (Triton, on a GPU, needs a C compiler too). Without it both run, slower.
 FROM python:${PYTHON}-slim-bookworm AS base
 ARG PYTHON

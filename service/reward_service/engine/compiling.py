@@ -35,10 +35,12 @@ def compiled(sources: Sequence[Path], flags: Sequence[str]) -> Path:
 
 def reason(error: Exception) -> str:
     """Why it could not be compiled or loaded, in one line."""
-    output = getattr(error, "stderr", None)
-    return str(output).strip().splitlines()[-1] if output else str(error)
+    lines = str(getattr(error, "stderr", None) or "").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), str(error))
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        command, check=True, capture_output=True, text=True, errors="replace", timeout=COMPILE_TIMEOUT_S
+    )
     return done.stdout

@@ -17,7 +17,7 @@ from reward_service.engine.front import Front
 from reward_service.engine.intake import LaneQueue
 from reward_service.engine.lanes import Lane
 from reward_service.engine.loading import Loaded, load, resolve_device
-from reward_service.engine.memory import keep_few_kernels, keep_freed_memory
+from reward_service.engine.memory import keep_few_kernels, keep_freed_memory, release_memory
 from reward_service.engine.packed.choosing import packed_forward
 from reward_service.engine.padded import padded_forward
 from reward_service.engine.parity.check import check_parity
@@ -92,6 +92,7 @@ class TorchEngine(Front):
         # raw: the logits are computed here, so no activation can stand behind them
         parity = await check_parity(self, self._config, folder, render=renderer.render, raw=True)
         self._card = replace(card, parity=parity)
+        await asyncio.to_thread(release_memory)
 
     async def close(self) -> None:
         """Finishes what was accepted, then lets the model go."""
