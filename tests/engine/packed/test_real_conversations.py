@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import reward_service.demo
@@ -32,12 +33,19 @@ def batch() -> list[Rendered]:
     return [rendered[i] for i in np.random.default_rng(0).permutation(len(rendered))]
 
 
+@pytest.fixture(scope="module")
+def expected(batch: list[Rendered]) -> NDArray[np.float64]:
+    """What the model gives for each in float32, one at a time."""
+    model = AutoModelForSequenceClassification.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    return alone(model, batch)
+
+
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_1000_real_conversations_have_the_scores_that_they_have_alone(
-    batch: list[Rendered], dtype: torch.dtype
+    batch: list[Rendered], expected: NDArray[np.float64], dtype: torch.dtype
 ) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(FOLDER, dtype=torch.float32).eval()
-    expected = alone(model, batch)
     head_in_float32(model.to(dtype), 1)
     packed = packed_forward(model, batch[0].ids, model.config.pad_token_id, share=True, compiled=False, max_tokens=2048)
     assert packed is not None
