@@ -55,7 +55,8 @@ def step(how: str, after: str) -> None:
     except RuntimeError as error:
         saw = str(error)
     seen = {"how": how, "rank": rank, "saw": saw, "waited_s": time.monotonic() - began, "rewards": repr(found)}
-    print(json.dumps(seen), flush=True)
+    sys.stdout.write(f"{json.dumps(seen)}\n")  # one piece: the ranks share the pipe, and `print` may write two
+    sys.stdout.flush()
     if not found:
         sys.exit(3)
 
