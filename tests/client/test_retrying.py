@@ -1,5 +1,6 @@
 """What is tried again, what is not, and what is said when the time is over."""
 
+import asyncio
 import json
 import logging
 import math
@@ -10,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from reward_service.client import ClientError, Conflict, ExpectationFailed, RequestFailed, Unavailable
+from reward_service.client import AsyncClient, ClientError, Conflict, ExpectationFailed, RequestFailed, Unavailable
+from reward_service.client.retrying import FIRST_BACKOFF_S
 from tests.client.scripted import Asked, Kind, Replica, ask, ask_all, both, conversation, item_error, problem, scoring
 
 ONE = [conversation(1.5, id="a")]
@@ -96,6 +98,15 @@ def test_the_end_of_the_deadline_says_what_was_tried_where_how_long_and_the_last
     assert isinstance(error, ClientError)
 
 
+async def test_the_random_waits_of_a_client_do_not_end_a_call_before_its_deadline() -> None:
+    transport = httpx.MockTransport(Replica([httpx.ConnectError("refused")] * 9999))
+    async with AsyncClient("http://a:8000", transport=transport, deadline_s=1.0) as client:
+        outcomes = await asyncio.gather(*(client.score(ONE) for _ in range(40)), return_exceptions=True)
+    waited = [outcome.waited_s for outcome in outcomes if isinstance(outcome, Unavailable)]
+    assert len(waited) == 40
+    assert min(waited) > 1.0 - FIRST_BACKOFF_S - 0.01
+
+
 @both
 def test_every_other_call_is_tried_again_too(kind: Kind) -> None:
     left = [problem(503, "not_ready"), httpx.Response(200, json={"models": []})]
@@ -159,7 +170,7 @@ def test_a_client_that_waits_says_so_every_so_often_in_one_line(kind: Kind, capl
         ask(kind, Replica([httpx.ConnectError("refused")] * 999), "score", ONE, deadline_s=1.2, log_every_s=0.3)
     said = [record.getMessage() for record in caplog.records]
     assert 1 <= len(said) <= 4
-    assert all("1 call, the oldest POST /v1/score of 1 conversation: http://a:8000: " in line for line in said)
+    assert all("1 call, the oldest POST /v1/score of 1 conversation: http://a:8000" in line for line in said)
     assert any("ConnectError: refused" in line for line in said)
 
 

@@ -72,7 +72,8 @@ class Attempts:
     def failed_in_part(self, server: Server, reason: str) -> None:
         """Some conversations of an answer may succeed later: leave the server alone for a moment."""
         self._note(server, reason, reason)
-        self._not_before[server] = time.monotonic() + backoff_s(self._failures[server])
+        now = time.monotonic()
+        self._not_before[server] = now + backoff_s(self._failures[server], self._deadline - now)
 
     def _tried(self, taken: Taken, request: Request) -> Flow[Answered | None]:
         worked: bool | None = None
@@ -84,7 +85,8 @@ class Attempts:
         if isinstance(outcome, Reply) and not is_retried(outcome):
             return Answered(taken.server, outcome)
         self._note(taken.server, *_reason(outcome))
-        self._not_before[taken.server] = time.monotonic() + wait_s(outcome, self._failures[taken.server])
+        now = time.monotonic()
+        self._not_before[taken.server] = now + wait_s(outcome, self._failures[taken.server], self._deadline - now)
         return None
 
     def _outcome(self, taken: Taken, request: Request) -> Flow[Reply | Lost]:

@@ -22,18 +22,25 @@ ENGINE_TRIES = 3
 """A conversation may itself be what the engine fails on."""
 
 
-def backoff_s(failures: int) -> float:
-    """Exponential backoff with full jitter: anything up to a bound that doubles with each failure (from 1 on)."""
-    return random.uniform(0.0, min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures - 1, 10)))
+def backoff_s(failures: int, left_s: float) -> float:
+    """Exponential backoff with full jitter: anything up to a bound that doubles with each failure (from 1 on).
+
+    The bound is no more than what is left until the deadline: a wait of the client's own does not end a call early,
+    save in the last FIRST_BACKOFF_S.
+    """
+    bound_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(failures - 1, 10), max(left_s, FIRST_BACKOFF_S))
+    return random.uniform(0.0, bound_s)
 
 
-def wait_s(outcome: Reply | Lost, failures: int) -> float:
+def wait_s(outcome: Reply | Lost, failures: int, left_s: float) -> float:
     """How long to leave a server alone after so many failures of a call there.
 
     Never less than its Retry-After says, and up to a quarter more: those who were told the same do not come together.
     """
     told = retry_after_s(outcome.headers.get("retry-after")) if isinstance(outcome, Reply) else None
-    return backoff_s(failures) if told is None else max(told, FIRST_BACKOFF_S) * (1.0 + random.uniform(0.0, SPREAD))
+    if told is None:
+        return backoff_s(failures, left_s)
+    return max(told, FIRST_BACKOFF_S) * (1.0 + random.uniform(0.0, SPREAD))
 
 
 def retry_after_s(header: str | None) -> float | None:
