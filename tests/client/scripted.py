@@ -20,6 +20,8 @@ KINDS: tuple[Kind, ...] = ("sync", "async")
 both = pytest.mark.parametrize("kind", KINDS)
 Urls = str | list[str]
 A, B = "http://a:8000", "http://b:8000"
+LATER = {"retry-after": "900"}
+"""Headers of an answer that ends a call at once, however slow the machine: to come again after any deadline."""
 
 
 @dataclass(frozen=True)

@@ -108,11 +108,11 @@ class Attempts:
         timeout_s = min(request.timeout_s, self._left_s())
         return Send(request.method, server.url + request.path, headers, request.content, request.params, timeout_s)
 
-    def _pause(self, seconds: float) -> Flow[None]:
+    def _pause(self, until: float) -> Flow[None]:
         """Wait until a server may be asked again; at once Unavailable if that is after the deadline."""
-        if seconds >= self._left_s():
+        if until >= self._deadline:
             raise self._given_up()
-        yield Sleep(seconds)
+        yield Sleep(max(0.0, until - time.monotonic()))
 
     def _note(self, server: Server, kind: str, reason: str) -> None:
         self._failures[server] += 1

@@ -45,7 +45,7 @@ class Servers:
         self._lock = threading.Lock()
 
     def take(self, not_before: Mapping[Server, float]) -> Taken | float:
-        """The server with the fewest requests of this client, or how many seconds until there may be one to ask.
+        """The server with the fewest requests of this client, or when there may be one to ask (`time.monotonic`).
 
         `not_before` says when the call may ask a server again.
         """
@@ -55,7 +55,7 @@ class Servers:
             times = {one: max(_opens_at(one, has_working), not_before.get(one, now)) for one in self._servers}
             ready = [server for server, at in times.items() if at <= now]
             if not ready:
-                return min(times.values()) - now
+                return min(times.values())
             chosen = min(ready, key=lambda server: (server.outstanding, random.random()))
             chosen.outstanding += 1
             return Taken(chosen, now, is_probe=has_working and chosen.failures > 0)
