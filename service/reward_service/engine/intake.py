@@ -5,6 +5,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,6 +40,9 @@ class Queue(Protocol):
         self, rendered: Rendered, *, priority: Priority, deadline: float, ahead: int
     ) -> "asyncio.Future[Result]":
         """Queues an item behind `ahead` tokens of its own request; cancelling the answer takes it out."""
+
+    def together(self) -> AbstractContextManager[object]:
+        """No batch takes a part of what is submitted in the block."""
 
     def shut(self) -> None:
         """Takes no more; nothing is inside."""
@@ -124,6 +128,10 @@ class LaneQueue:
         """Hands the item to the device's thread."""
         return self.device.thread.submit(self.lane, rendered, priority=priority, deadline=deadline, ahead=ahead)
 
+    def together(self) -> AbstractContextManager[object]:
+        """The device's thread waits until the end of the block."""
+        return self.device.thread.together()
+
     def shut(self) -> None:
         """Closes the lane."""
         self.device.thread.shut(self.lane)
@@ -177,8 +185,9 @@ class Request:
             self.hold.correct(sum(tokens[index] for index in tokens.keys() - kept.keys()) - estimated)
             self.intake.yardstick.learn(sum(self.sizes[index] for index in tokens), sum(tokens.values()))
             self.results.update(kept)
-            for index in [index for index in checked if index not in kept]:
-                self._queue(index, checked[index])
+            with self.intake.queue.together():
+                for index in [index for index in checked if index not in kept]:
+                    self._queue(index, checked[index])
         self.hold.complete()
 
     async def _admit(self, count: int, tokens: int) -> None:

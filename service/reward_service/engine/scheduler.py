@@ -54,7 +54,7 @@ class DeviceThread:
     def __init__(self, device: str, observer: Observer | None = None, parts: Callable[[], int] = lambda: 0) -> None:
         self.device = device
         self._observer = observer
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)  # for the thread that computes
         self._full = threading.Condition(self._lock)  # for the thread that prepares
         self._picking = Picking(self._drop, parts)
@@ -117,6 +117,10 @@ class DeviceThread:
                 self._full.notify()
         answer.add_done_callback(functools.partial(self._leave, lane, work))
         return answer
+
+    def together(self) -> contextlib.AbstractContextManager[object]:
+        """What is submitted until the end of the block is there at once: no batch starts with a part of it."""
+        return self._lock
 
     def _leave(self, lane: Lane, work: Work, answer: "asyncio.Future[Estimate | ItemError]") -> None:
         if answer.cancelled():

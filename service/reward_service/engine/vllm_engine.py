@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -132,6 +133,10 @@ class VllmQueue:
         task = asyncio.create_task(self._score(rendered, priority))
         task.add_done_callback(self._left)
         return task
+
+    def together(self) -> AbstractContextManager[object]:
+        """vLLM makes its own batches."""
+        return nullcontext()
 
     def shut(self) -> None:
         """Nothing is inside any more."""

@@ -105,6 +105,10 @@ class Dispatcher:
         self._push(Wanted(item, priority, deadline, answer, time.monotonic()))
         return answer
 
+    def together(self) -> contextlib.AbstractContextManager[object]:
+        """The next turn of the loop comes after the block."""
+        return contextlib.nullcontext()
+
     def shut(self) -> None:
         """Nothing is inside any more."""
         if self._scheduled is not None:
