@@ -1,8 +1,9 @@
 """A service over scripted engines, and a client that speaks HTTP to it."""
 
+import os
 import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from reward_service.stores import Store, open_store
 from reward_service.telemetry import Metrics
 from tests.redis_server import RedisServer
 from tests.scripted import ScriptedEngine
+
+with suppress(ImportError):  # the environments of vLLM and of the trainers are without it
+    import hypothesis
+
+    # "ci" is Hypothesis's own: the same examples in every run, and no limit on the time of one.
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"

@@ -154,9 +154,9 @@ async def watched_memory(pid: int, every_s: float = 0.5) -> "tuple[asyncio.Task[
 
 
 async def queued_tokens(url: str) -> float:
-    """What the metrics say of the queue, once it has stood still or for 10 s."""
-    async with httpx.AsyncClient(base_url=url) as http:
-        for _ in range(50):
+    """What the metrics say of the queue: 0 as soon as it is empty, or what is left of it after 30 s."""
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        for _ in range(150):
             lines = (await http.get("/metrics")).text.splitlines()
             queued = sum(float(line.split()[-1]) for line in lines if line.startswith("reward_service_queued_tokens{"))
             if not queued:

@@ -69,6 +69,10 @@ class ServiceProcess:
     def ended_by(self, number: signal.Signals) -> int:
         """The exit code after a signal."""
         self._process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """The exit code, once it has ended."""
         return self._process.wait(30)
 
     @property

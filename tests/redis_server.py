@@ -1,8 +1,7 @@
-"""A real Redis server for tests, on a free port and in a folder of its own, that can be killed, frozen and filled."""
+"""A real Redis server for tests, on a port and in a folder of its own, that can be killed, frozen and filled."""
 
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -14,7 +13,9 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-START_LIMIT_S = 20.0
+from tests.ports import HeldPort
+
+START_LIMIT_S = 60.0
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -34,7 +35,8 @@ class RedisServer:
     ) -> None:
         if shutil.which("redis-server") is None:
             pytest.fail("redis-server is not installed; `make redis` installs it")
-        self.port = free_port()
+        self._held = HeldPort()
+        self.port = self._held.number
         self._folder = folder
         self._options = [*options, *(("--requirepass", password) if password else ())]
         self._sentinel = sentinel
@@ -115,11 +117,4 @@ class RedisServer:
             self.resume()
             self.kill()
         self._client.close()
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
+        self._held.close()

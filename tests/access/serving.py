@@ -2,15 +2,16 @@
 
 import asyncio
 import json
+import select
 import socket
 import threading
 import time
 import tomllib
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import uvicorn
 
@@ -51,6 +52,23 @@ class Served:
     def connections(self) -> int:
         """How many are open at the server."""
         return self.do(lambda: len(self.server.server_state.connections))
+
+    def refuses(self) -> bool:
+        """Whether a connection takes in nothing more; what it accepted may still wait for its answer."""
+        connections = self.server.server_state.connections
+        return self.do(lambda: any(cast(Any, one)._refused for one in connections))
+
+    @contextmanager
+    def told(self, data: bytes) -> "Iterator[Wire]":
+        """A connection that the server takes only when `data` is there too: no pause of the machine comes between."""
+        with ExitStack() as stack:
+
+            def connect_and_send() -> Wire:
+                wire = stack.enter_context(Wire(self.port))
+                wire.send(data)
+                return wire
+
+            yield self.do(connect_and_send)
 
     def shut(self, engine: str = "m") -> None:
         """Lets the engine's answers wait until `open`."""
@@ -158,8 +176,17 @@ class Wire:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are; what the server no longer takes is dropped."""
+        """Send bytes as they are."""
         self._socket.sendall(data)
+
+    def pour(self, data: bytes) -> None:
+        """Send bytes of which the server may not take all; what it has said by then can still be read."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(data)
+
+    def hears(self, within_s: float) -> bool:
+        """Whether the server says something, or ends the connection, within that time."""
+        return bool(select.select([self._socket], [], [], within_s)[0])
 
     def reply(self) -> Reply:
         """The next answer."""

@@ -8,7 +8,8 @@ import pytest
 from tests.access.configs import with_limits
 from tests.access.serving import Served, Wire, request, score_request, served, until
 
-LIMITS = with_limits(header_timeout_s=0.4, body_timeout_s=0.4, max_request_bytes=65536, max_connections=40)
+LIMITS = with_limits(max_request_bytes=65536, max_connections=40)
+HASTY = with_limits(header_timeout_s=0.4, body_timeout_s=0.4)
 HEAD = b"POST /v1/score HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
 PARTIAL_HEAD = b"GET /health HTTP/1.1\r\nhost: te"
 MIB = 1 << 20
@@ -20,13 +21,25 @@ def service() -> Iterator[Served]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Served]:
+    """A service that waits for nobody: what it must not refuse is sent before it looks."""
+    with served(HASTY) as running:
+        yield running
+
+
 @pytest.fixture(autouse=True)
-def _nothing_is_left(service: Served) -> Iterator[None]:
+def _nothing_is_left(service: Served, hasty: Served) -> Iterator[None]:
     yield
+    for one in (service, hasty):
+        check_nothing_is_left(one)
+
+
+def check_nothing_is_left(service: Served) -> None:
+    """No connection and no task, and the next caller is served."""
     until(lambda: service.connections() == 0)
-    assert service.do(lambda: len(service.server.server_state.tasks)) == 0
-    with Wire(service.port) as wire:
-        wire.send(score_request())
+    until(lambda: service.do(lambda: len(service.server.server_state.tasks)) == 0)
+    with service.told(score_request()) as wire:
         assert wire.reply().json["scores"][0]["reward"] == 1.5
 
 
@@ -41,38 +54,36 @@ def refused(wire: Wire, status: int, code: str) -> str:
     return detail
 
 
-def test_a_connection_that_sends_nothing_is_closed(service: Served) -> None:
-    with Wire(service.port) as wire:
+def test_a_connection_that_sends_nothing_is_closed(hasty: Served) -> None:
+    with Wire(hasty.port) as wire:
         assert wire.closed()
 
 
-def test_headers_that_do_not_end_in_time_get_408(service: Served) -> None:
-    with Wire(service.port) as wire:
-        wire.send(PARTIAL_HEAD)
+def test_headers_that_do_not_end_in_time_get_408(hasty: Served) -> None:
+    with hasty.told(PARTIAL_HEAD) as wire:
         assert "limits.header_timeout_s" in refused(wire, 408, "request_timeout")
 
 
-def test_headers_that_drip_get_408_too(service: Served) -> None:
-    started = time.monotonic()
-    with Wire(service.port) as wire:
-        for i in range(4):
-            wire.send(PARTIAL_HEAD if i == 0 else b"x")
-            time.sleep(0.05)
+def test_headers_that_drip_get_408_too(hasty: Served) -> None:
+    with hasty.told(PARTIAL_HEAD) as wire:
+
+        def dripped() -> bool:
+            wire.send(b"x")
+            return wire.hears(0.05)
+
+        until(dripped)
         refused(wire, 408, "request_timeout")
-    assert time.monotonic() - started < 5
 
 
-def test_the_headers_of_a_later_request_have_the_same_time(service: Served) -> None:
-    with Wire(service.port) as wire:
-        wire.send(request("GET", "/health") + PARTIAL_HEAD)
+def test_the_headers_of_a_later_request_have_the_same_time(hasty: Served) -> None:
+    with hasty.told(request("GET", "/health") + PARTIAL_HEAD) as wire:
         assert wire.reply().status == 200
         wire.send(b"st")
         refused(wire, 408, "request_timeout")
 
 
-def test_an_idle_connection_stays_open_until_it_sends_what_is_no_request(service: Served) -> None:
-    with Wire(service.port) as wire:
-        wire.send(request("GET", "/health"))
+def test_an_idle_connection_stays_open_until_it_sends_what_is_no_request(hasty: Served) -> None:
+    with hasty.told(request("GET", "/health")) as wire:
         assert wire.reply().status == 200
         time.sleep(0.8)
         wire.send(request("GET", "/health"))
@@ -82,9 +93,8 @@ def test_an_idle_connection_stays_open_until_it_sends_what_is_no_request(service
 
 
 @pytest.mark.parametrize("framing", [b"content-length: 100\r\n\r\n{", b"transfer-encoding: chunked\r\n\r\n5\r\n{"])
-def test_a_body_that_does_not_end_in_time_gets_408(framing: bytes, service: Served) -> None:
-    with Wire(service.port) as wire:
-        wire.send(HEAD + framing)
+def test_a_body_that_does_not_end_in_time_gets_408(framing: bytes, hasty: Served) -> None:
+    with hasty.told(HEAD + framing) as wire:
         assert "limits.body_timeout_s" in refused_at_once(wire, 408, "request_timeout")
 
 
@@ -106,7 +116,7 @@ def test_a_caller_that_sends_all_of_a_large_body_still_sees_why_it_is_refused(se
     with Wire(service.port) as wire:
         wire.send(HEAD + b"content-length: %d\r\n\r\n" % (16 * MIB))
         for _ in range(16):
-            wire.send(b"x" * MIB)
+            wire.pour(b"x" * MIB)
         refused(wire, 413, "too_large")
 
 
@@ -114,8 +124,8 @@ def test_a_body_of_unknown_length_is_refused_when_it_is_too_large(service: Serve
     with Wire(service.port) as wire:
         wire.send(HEAD + b"transfer-encoding: chunked\r\n\r\n")
         for _ in range(16):
-            wire.send(b"100000\r\n" + b"x" * MIB + b"\r\n")
-        wire.send(b"0\r\n\r\n")
+            wire.pour(b"100000\r\n" + b"x" * MIB + b"\r\n")
+        wire.pour(b"0\r\n\r\n")
         refused(wire, 413, "too_large")
 
 
@@ -172,7 +182,7 @@ def test_what_is_no_http_gets_a_problem_document(name: str, service: Served) -> 
 )
 def test_headers_without_end_get_431(bomb: bytes, service: Served) -> None:
     with Wire(service.port) as wire:
-        wire.send(bomb)
+        wire.pour(bomb)
         refused(wire, 431, "headers_too_large")
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.access.configs import MODEL, with_limits
 from tests.access.serving import Served, Wire, request, score_request, served, until
 from tests.process import ServiceProcess, demo_toml
+from tests.telemetry.test_metrics import value
 
 WORDS = " ".join(f"word{i}" for i in range(60))
 CALLERS = 24
@@ -75,23 +76,28 @@ async def test_sigterm_under_load_loses_no_accepted_request(tmp_path: Path) -> N
     """Each caller has its own connection and its request lies with the service before the signal comes."""
     conversations = [{"prompt": f"question {i}", "response": f"{i} {WORDS}"} for i in range(4)]
     with ServiceProcess(demo_toml(tmp_path)) as service:
-        limits = httpx.Limits(max_connections=CALLERS)
-        async with httpx.AsyncClient(limits=limits, timeout=120) as http:
+        limits = httpx.Limits(max_connections=CALLERS + 1)
+        async with httpx.AsyncClient(base_url=service.url, limits=limits, timeout=300) as http:
 
             async def ask(caller: int) -> int:
                 mine = [{**one, "response": f"{caller} {one['response']}"} for one in conversations]
-                answer = await http.post(f"{service.url}/v1/score", json={"conversations": mine})
+                answer = await http.post("/v1/score", json={"conversations": mine})
                 assert len(answer.json()["scores"]) == len(mine)
                 assert all(score["error"] is None for score in answer.json()["scores"])
                 return answer.status_code
 
             asked = [asyncio.create_task(ask(caller)) for caller in range(CALLERS)]
-            _, unanswered = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            while not any(one.done() for one in asked):
+                metrics = (await http.get("/metrics")).text
+                in_progress = value(metrics, "reward_service_requests_in_progress")
+                if in_progress > CALLERS:  # the one for the metrics is one too
+                    break
             os.kill(service.pid, signal.SIGTERM)
+            unanswered = [one for one in asked if not one.done()]
             assert await asyncio.gather(*asked) == [200] * CALLERS
             with pytest.raises(httpx.TransportError):
-                await http.get(f"{service.url}/health")
+                await http.get("/health")
         started = time.monotonic()
-        assert service.ended_by(signal.SIGTERM) == 0
+        assert service.ended() == 0
     assert unanswered, "everything was answered before the signal: no test"
     assert time.monotonic() - started < 20

@@ -12,7 +12,7 @@ HEALTH = request("GET", "/health")
 
 @pytest.fixture
 def service() -> Iterator[Served]:
-    with served(with_limits(header_timeout_s=5, body_timeout_s=5)) as running:
+    with served(with_limits(header_timeout_s=30, body_timeout_s=30)) as running:
         yield running
 
 
@@ -33,6 +33,7 @@ def test_only_so_many_requests_may_be_sent_ahead(service: Served) -> None:
     with Wire(service.port) as wire:
         in_flight(service, wire)
         wire.send(HEALTH * 5_000)
+        until(service.refuses)
         service.open()
         assert [wire.reply().status for _ in range(17)] == [200] * 17
         assert wire.closed()
@@ -45,6 +46,7 @@ def test_an_accepted_request_is_answered_whatever_follows_it(junk: bytes, servic
     with Wire(service.port) as wire:
         in_flight(service, wire)
         wire.send(junk)
+        until(service.refuses)
         service.open()
         assert wire.reply().json["scores"][0]["reward"] == float(GOOD["response"])
         assert wire.closed()
@@ -54,6 +56,7 @@ def test_a_broken_body_behind_an_accepted_request_is_refused_in_its_turn(service
     with Wire(service.port) as wire:
         in_flight(service, wire)
         wire.send(b"POST /v1/score HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n")
+        until(service.refuses)
         service.open()
         first, second = wire.reply(), wire.reply()
         assert (first.status, second.status, second.json["code"]) == (200, 400, "malformed_request")

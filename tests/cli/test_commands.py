@@ -62,9 +62,9 @@ def test_demo_serves_until_ctrl_c() -> None:
             if found := re.search(r"serving on (http://\S+)", line):
                 url = found[1]
                 break
-        assert httpx.get(f"{url}/ready").json()["status"] == "ready"
+        assert httpx.get(f"{url}/ready", timeout=60).json()["status"] == "ready"
         prompt = {"prompt": "How tall is a giraffe?", "response": "About five metres."}
-        answer = httpx.post(f"{url}/v1/score", json={"conversations": [prompt]}).json()
+        answer = httpx.post(f"{url}/v1/score", json={"conversations": [prompt]}, timeout=60).json()
         assert [t["baseline_source"] for t in answer["scores"][0]["terms"]] == ["global", "global"]
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
@@ -148,7 +148,7 @@ def test_building_again_from_another_file_and_back_replaces_the_references(tmp_p
             )
             assert built.returncode == 0, built.stderr
             query = {"model": "helpful", "policy": "sft", "prompt": "hi", "method": "mean"}
-            found.append(httpx.get(f"{service.url}/v1/baselines", params=query).json())
+            found.append(httpx.get(f"{service.url}/v1/baselines", params=query, timeout=60).json())
     assert [(one["count"], one["value"]) for one in found] == [(16, 2.0), (16, 10.0), (16, 2.0)]
 
 

@@ -17,6 +17,6 @@ def test_the_python_of_a_page_runs_against_a_service(page: str, tmp_path: Path) 
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL))
     with ServiceProcess(demo_toml(tmp_path)) as service:
         code = code.replace("http://127.0.0.1:8000", service.url)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert re.search(r"-\d+\.\d+", done.stdout)

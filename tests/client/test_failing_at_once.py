@@ -59,7 +59,7 @@ def test_a_process_ends_though_another_part_of_a_failed_call_is_under_way() -> N
     with served(answer) as url:
         line = [sys.executable, "-c", SPLIT_AND_REFUSED, url]
         try:
-            ended = subprocess.run(line, stderr=subprocess.PIPE, text=True, timeout=LIMIT_S, check=False)
+            ended = subprocess.run(line, stderr=subprocess.PIPE, text=True, timeout=2 * LIMIT_S, check=False)
         finally:
             over.set()
     assert "RequestFailed: 401 unauthorized" in ended.stderr

@@ -27,7 +27,7 @@ def test_the_python_of_the_page_runs_from_its_beginning_to_its_end(tmp_path: Pat
             ("http://reward-1:8000", f"http://localhost:{port}"),
         ):
             code = code.replace(name, url)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     first, helpful, harmless, step, lenient = done.stdout.splitlines()
     assert re.fullmatch(r"\[-\d\.\d+\]", first)

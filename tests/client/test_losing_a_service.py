@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from reward_service.client import AsyncClient, Client
+from tests.ports import HeldPort
 from tests.process import ServiceProcess, demo_toml
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer
 
 CONVERSATIONS = 1024
 RANKS = 64
@@ -37,7 +38,8 @@ class Replica:
     def __init__(self, folder: Path, store: str) -> None:
         folder.mkdir()
         self._config = demo_toml(folder)
-        port = free_port()
+        self._port = HeldPort()
+        port = self._port.number
         text = self._config.read_text()
         text = text.replace("port = 0", f"port = {port}").replace(f"sqlite:///{folder}/store.db", store)
         centered = 'transform = "log_sigmoid_centered"\nbaseline = { policy = "sft", min_references = 4 }'
@@ -57,6 +59,7 @@ class Replica:
     def close(self) -> None:
         """End it in good order, if it runs."""
         self._running.close()
+        self._port.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from reward_service.client import RequestFailed, ScoringFailed, Unavailable
-from tests.client.scripted import A, B, Kind, Replica, ask, both, conversation, item_error, problem, replicas
+from tests.client.scripted import LATER, A, B, Kind, Replica, ask, both, conversation, item_error, problem, replicas
 
 ASKED = [conversation(1.5, id="a"), conversation(2.5, id="b")]
 
@@ -16,7 +16,11 @@ def lacking() -> Replica:
     return Replica(items={"b": [item_error(422, "baseline_missing")]})
 
 
-def gone(request: httpx.Request) -> httpx.Response:
+def gone() -> Replica:
+    return Replica([httpx.ConnectError("refused"), problem(503, "not_ready", LATER)])
+
+
+def down(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("refused")
 
 
@@ -51,7 +55,7 @@ def test_a_service_that_never_answers_leaves_every_conversation_with_an_error_th
     kind: Kind, on_failure: Any, expected: float | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "reward_service.client"):
-        answer = ask(kind, gone, "score", ASKED, "o", on_failure=on_failure, deadline_s=0.3)
+        answer = ask(kind, gone(), "score", ASKED, "o", on_failure=on_failure)
     assert answer.rewards == [expected, expected]
     assert [(score.id, score.reward, score.error.code) for score in answer.scores] == [
         ("a", None, "unavailable"),
@@ -65,14 +69,14 @@ def test_a_service_that_never_answers_leaves_every_conversation_with_an_error_th
 @both
 def test_only_the_part_that_nobody_answered_has_no_reward(kind: Kind) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
-        return problem(503, "not_ready") if b'"bad"' in request.content else Replica()(request)
+        return problem(503, "not_ready", LATER) if b'"bad"' in request.content else Replica()(request)
 
     asked = [conversation(float(i), group="bad" if i % 2 else "good") for i in range(8)]
-    found = ask(kind, answer, "score", asked, on_failure="none", deadline_s=0.5, max_conversations_per_request=4)
+    found = ask(kind, answer, "score", asked, on_failure="none", max_conversations_per_request=4)
     assert found.rewards == [0.0, None, 2.0, None, 4.0, None, 6.0, None]
     assert found.objective_hash == "sha256:o"
     with pytest.raises(Unavailable):
-        ask(kind, answer, "score", asked, deadline_s=0.5, max_conversations_per_request=4)
+        ask(kind, answer, "score", asked, max_conversations_per_request=4)
 
 
 @both
@@ -86,4 +90,4 @@ def test_what_the_service_refuses_raises_whatever_on_failure_says(kind: Kind, st
 @both
 def test_other_calls_raise_whatever_on_failure_says(kind: Kind) -> None:
     with pytest.raises(Unavailable):
-        ask(kind, replicas(a=gone, b=gone), "models", urls=[A, B], on_failure="none", deadline_s=0.3)
+        ask(kind, replicas(a=down, b=down), "models", urls=[A, B], on_failure="none", deadline_s=0.3)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -9,7 +10,9 @@ import pytest
 
 from reward_service.client import AnswersDisagree, AsyncClient, Unavailable
 from tests.client.scripted import (
+    LATER,
     A,
+    Asked,
     B,
     Kind,
     Replica,
@@ -68,7 +71,12 @@ def test_a_replica_that_is_gone_costs_one_look_at_its_health_and_no_request(kind
         time.sleep(0.03)
         return Replica()(request)
 
-    ask_all(kind, replicas(a=gone, b=slowly), [SCORE] * 50, urls=[A, B])
+    def calls() -> Iterator[Asked]:
+        while "/health" not in asked:
+            yield SCORE
+        yield from [SCORE] * 10
+
+    ask_all(kind, replicas(a=gone, b=slowly), calls(), urls=[A, B])
     assert asked.count("/v1/score") == 1
     assert 1 <= asked.count("/health") <= 3
 
@@ -110,16 +118,20 @@ def test_conversations_that_one_replica_failed_on_are_sent_to_another(kind: Kind
 
 @both
 def test_all_replicas_stand_in_the_error_when_none_answers(kind: Kind) -> None:
+    full = problem(429, "overloaded", LATER)
     with pytest.raises(Unavailable) as failed:
         ask(
             kind,
-            replicas(a=down, b=Replica([problem(503, "not_ready")] * 99)),
+            replicas(a=Replica([httpx.ConnectError("refused"), full]), b=Replica([problem(503, "not_ready", LATER)])),
             "score",
             ONE,
             urls=[A, B],
-            deadline_s=0.5,
         )
-    assert set(failed.value.reasons) == {"http://a:8000: ConnectError", "http://b:8000: 503 not_ready"}
+    assert set(failed.value.reasons) == {
+        "http://a:8000: ConnectError",
+        "http://a:8000: 429 overloaded",
+        "http://b:8000: 503 not_ready",
+    }
 
 
 @both

@@ -17,26 +17,18 @@ import pytest
 
 from reward_service.client import AsyncClient, Client, RequestFailed, Unavailable
 from reward_service.client.settings import Settings
-from tests.client.scripted import A, B, Handler, Kind, Replica, ask, both, conversation, problem, served
+from tests.client.scripted import A, B, Kind, Replica, ask, both, conversation, problem, served
+from tests.hosted.serving import listening
 
 KEY = "key-of-a-user-7f3a"
 ONE = [conversation(1.5)]
+SHELLS: dict[Kind, Any] = {"sync": Client, "async": AsyncClient}
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
     with served(Replica()) as url:
         yield url
-
-
-def slowly(seconds: float) -> Handler:
-    """A service that takes its time."""
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        time.sleep(seconds)
-        return Replica()(request)
-
-    return answer
 
 
 def leads_to(link: Path) -> str:
@@ -57,7 +49,7 @@ def test_the_key_is_sent_and_never_shown(kind: Kind, caplog: pytest.LogCaptureFi
     replica = Replica([problem(503, "not_ready")])
     ask(kind, replica, "score", ONE, api_key=KEY)
     assert {request.headers["authorization"] for request in replica.requests} == {f"Bearer {KEY}"}
-    shell: Any = Client if kind == "sync" else AsyncClient
+    shell = SHELLS[kind]
     client = shell([A, B], api_key=KEY)
     with pytest.raises(Unavailable) as failed:
         ask(kind, Replica([problem(503, "not_ready")] * 99), "score", ONE, api_key=KEY, deadline_s=0.3)
@@ -101,22 +93,30 @@ def test_an_option_that_is_not_valid_is_named(urls: Any, options: Any, expected:
     assert "secret" not in str(invalid.value)
 
 
-def test_threads_share_a_client_and_its_slots() -> None:
-    now = most = 0
-    lock = threading.Lock()
+class FourAtOnce:
+    """A service that answers when four requests are there, and counts how many there ever were."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        time.sleep(0.01)
-        with lock:
-            now -= 1
+    def __init__(self) -> None:
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+        self._four = threading.Barrier(4)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        self._four.wait(30)
+        time.sleep(0.02)  # a fifth would be here by now
+        with self._lock:
+            self._now -= 1
         return Replica()(request)
 
+
+def test_threads_share_a_client_and_its_slots() -> None:
+    service = FourAtOnce()
     rewards: list[float | None] = []
-    with Client(A, transport=httpx.MockTransport(answer), max_concurrency=4) as client:
+    with Client(A, transport=httpx.MockTransport(service), max_concurrency=4) as client:
 
         def rank(number: int) -> None:
             rewards.extend(client.score([conversation(float(number))]).rewards)
@@ -125,21 +125,20 @@ def test_threads_share_a_client_and_its_slots() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
     assert sorted(reward for reward in rewards if reward is not None) == [float(i) for i in range(32)]
-    assert most == 4
+    assert service.most == 4
 
 
 @both
 def test_parts_of_a_call_go_at_once_as_far_as_there_are_slots(kind: Kind) -> None:
-    with served(slowly(0.2)) as url:
-        started = time.monotonic()
+    service = FourAtOnce()
+    with served(service) as url:
         asked = [conversation(float(i)) for i in range(8)]
-        shell: Any = Client if kind == "sync" else AsyncClient
-        client = shell(url, max_concurrency=4, max_conversations_per_request=1)
+        client = SHELLS[kind](url, max_concurrency=4, max_conversations_per_request=1)
         answer = run(client, lambda: client.score(asked))
     assert answer.rewards == [float(i) for i in range(8)]
-    assert 0.4 <= time.monotonic() - started < 1.6
+    assert service.most == 4
 
 
 def run(client: Any, call: Any) -> Any:
@@ -188,9 +187,9 @@ def test_a_client_that_was_used_before_a_fork_connects_anew_in_each_child(url: s
         for child in children:
             child.start()
         mine = [client.score([conversation(9.0)]).rewards for _ in range(20)]
-        theirs = sorted(queue.get(timeout=20) for _ in range(60))
+        theirs = sorted(queue.get(timeout=60) for _ in range(60))
         for child in children:
-            child.join(20)
+            child.join(60)
         assert client.score(ONE).rewards == [1.5]
     assert mine == [[9.0]] * 20
     assert theirs == [[float(i)] for i in range(3) for _ in range(20)]
@@ -208,8 +207,7 @@ def test_an_async_client_goes_from_one_event_loop_to_the_next(url: str) -> None:
 
 @both
 def test_a_closed_client_says_so(kind: Kind) -> None:
-    shell: Any = Client if kind == "sync" else AsyncClient
-    client = shell(A, transport=httpx.MockTransport(Replica()))
+    client = SHELLS[kind](A, transport=httpx.MockTransport(Replica()))
     run(client, lambda: client.models())
     with pytest.raises(RuntimeError, match=r"Client\(http://a:8000\) is closed; make a new one"):
         run(client, lambda: client.models())
@@ -218,7 +216,7 @@ def test_a_closed_client_says_so(kind: Kind) -> None:
 @both
 def test_no_socket_is_left_behind(kind: Kind, url: str) -> None:
     before = sockets()
-    shell: Any = Client if kind == "sync" else AsyncClient
+    shell = SHELLS[kind]
     for _ in range(3):
         client = shell([url, "http://127.0.0.1:9"], max_conversations_per_request=1)
         run(client, lambda: client.score([conversation(float(i)) for i in range(20)]))  # noqa: B023
@@ -262,33 +260,41 @@ async def test_cancelled_calls_leave_the_connections_usable(url: str) -> None:
 @both
 def test_an_answer_that_drips_for_ever_is_a_failed_try(kind: Kind) -> None:
     with dripping() as url:
-        shell: Any = Client if kind == "sync" else AsyncClient
-        client = shell(url, timeout_s=0.3, deadline_s=0.6)
+        client = SHELLS[kind](url, timeout_s=0.3)
         started = time.monotonic()
         with pytest.raises(Unavailable, match="ReadTimeout"):
             run(client, lambda: client.score(ONE))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 def dripping() -> Any:
-    """A server whose answer never ends."""
-    from tests.hosted.serving import listening
+    """A server whose first answer takes a minute; the others say to come later."""
+    drops = iter([1200])
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(200):
+        left = next(drops, 0)
+        headers = [] if left else [(b"retry-after", b"900")]
+        await send({"type": "http.response.start", "status": 200 if left else 429, "headers": headers})
+        for _ in range(left):
             await send({"type": "http.response.body", "body": b" ", "more_body": True})
             await asyncio.sleep(0.05)
+        await send({"type": "http.response.body", "body": b""})
 
     return listening(app)
 
 
 @both
 def test_a_server_that_hangs_is_told_of_while_it_hangs(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
-    with served(slowly(0.6)) as url:
-        shell: Any = Client if kind == "sync" else AsyncClient
-        client = shell(url, log_every_s=0.2)
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "reward_service.client"]
+
+    def hang(request: httpx.Request) -> httpx.Response:
+        until = time.monotonic() + 30
+        while not said() and time.monotonic() < until:
+            time.sleep(0.01)
+        return Replica()(request)
+
+    with served(hang) as url:
+        client = SHELLS[kind](url, log_every_s=0.2)
         run(client, lambda: client.score(ONE))
-    said = [record.getMessage() for record in caplog.records if record.name == "reward_service.client"]
-    assert said
-    assert f"{url} has not answered yet (x 1)" in said[0]
+    assert f"{url} has not answered yet (x 1)" in said()[0]

@@ -13,7 +13,7 @@ groups = st.lists(st.sampled_from([None, "g1", "g2", "g3"]), min_size=1, max_siz
 
 
 @given(groups=groups, most=st.integers(1, 20), kind=st.sampled_from(["sync", "async"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_call_is_answered_in_its_order_with_every_group_in_one_request(
     groups: list[str | None], most: int, kind: Kind
 ) -> None:

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from tests.deploy.running import Part, balancer, free_port
+from tests.deploy.running import Part, balancer
 from tests.hosted.serving import listening
+from tests.ports import HeldPort
 
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not installed")
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy
 class Replica:
     """Says who it is and which request ids it was sent."""
 
-    port: int = field(default_factory=free_port)
+    port: int
     ids: list[str] = field(default_factory=list)
 
     @contextmanager
@@ -51,9 +52,10 @@ class Balanced:
 
 @pytest.fixture
 def balanced() -> Iterator[Balanced]:
-    replicas, public, inside = [Replica(), Replica()], free_port(), free_port()
-    with balancer(public, inside, [one.port for one in replicas]) as process:
-        yield Balanced(f"http://127.0.0.1:{public}", process, replicas)
+    with ExitStack() as stack:
+        public, inside, *ports = [stack.enter_context(HeldPort()).number for _ in range(4)]
+        process = stack.enter_context(balancer(public, inside, ports))
+        yield Balanced(f"http://127.0.0.1:{public}", process, [Replica(port) for port in ports])
 
 
 def until(reached: Callable[[], bool]) -> None:

@@ -16,7 +16,7 @@ async def test_kept_scores_never_keep_baselines_out_and_no_baseline_is_dropped(t
     assert count == 1
     options = [word for line in text.splitlines() if line[:1] != "#" for word in option(line)]
     with RedisServer(tmp_path, options) as server:
-        store = open_store(server.url)
+        store = open_store(server.url, timeout_s=60)
         await store.put_many(ROWS)
         for page in range(100):
             await store.put_many({f"score/{page}/{i}": bytes(100) for i in range(500)}, ttl_s=86_400)

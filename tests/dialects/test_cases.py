@@ -9,6 +9,7 @@ import pytest
 from reward_service.errors import EngineFailed, Overloaded
 from tests.access.configs import MODEL
 from tests.conftest import Start
+from tests.dialects.bursts import CALLS, PATIENT, let_a_burst_last
 from tests.dialects.conftest import Reference
 from tests.dialects.conversations import LONG, ORDINARY, Sample
 from tests.dialects.trainers import TRAINERS, Trainer, has_a_number
@@ -106,13 +107,15 @@ async def test_a_burst_is_waited_for_at_the_server(trainer: Trainer, start: Star
 
 
 @each_trainer
-async def test_a_burst_that_lasts_is_an_error_in_the_end(trainer: Trainer, start: Start) -> None:
-    async with start(f"[limits]\nrequest_timeout_s = 0.3\n{MODEL}") as running:
-        running.engines["m"].raises = Overloaded("no room", retry_after_s=0.05)
+async def test_a_burst_that_lasts_is_an_error_in_the_end(
+    trainer: Trainer, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(PATIENT) as running:
+        let_a_burst_last(running.engines["m"], monkeypatch)
         answer = await running.http.post(trainer.url("o"), json=trainer.body([Sample("1.5")]))
         check_refused(answer, 429, "no room")
         assert answer.headers["retry-after"] == "1"
-    assert 2 <= len(running.engines["m"].calls) <= 5
+    assert len(running.engines["m"].calls) == CALLS
 
 
 @each_trainer

@@ -45,10 +45,10 @@ async def test_a_burst_of_ranks_against_a_full_service_is_answered_without_a_ret
         said = [one["response"] for one in texts.request(16)["conversations"]]
         return {"model": "model", "messages": [Sample(f"{rank} {words}").rendered for words in said]}
 
-    config = service_toml(tmp_path, max_queued_tokens=2048, request_timeout_s=60)
+    config = service_toml(tmp_path, max_queued_tokens=2048, request_timeout_s=600)
     with ServiceProcess(config) as service:
         await patient_callers(service.url, [[texts.request(16)]])
-        async with httpx.AsyncClient(base_url=service.url, timeout=60) as http:
+        async with httpx.AsyncClient(base_url=service.url, timeout=600) as http:
             answers = await asyncio.gather(*(http.post(LLAMA_FACTORY.url("one"), json=batch(i)) for i in range(24)))
             metrics = (await http.get("/metrics")).text
         assert await queued_tokens(service.url) == 0

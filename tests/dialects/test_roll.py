@@ -197,7 +197,7 @@ async def test_a_dead_engine_is_waited_for_and_then_stops_the_trainer(start: Sta
     async with start(MODEL) as running:
         engine = running.engines["m"]
         engine.raises = EngineFailed("the device has failed")
-        name = await submitted(running, "1.5", timeout=2.5)
+        name = await submitted(running, "1.5", timeout=3.9)  # time for a second try, and none for a third
         check_failed(await ask(running, name), "engine_failed", "the device has failed")
         name = await submitted(running, "1.5")
         while len(engine.calls) < 2:
@@ -222,7 +222,8 @@ async def test_a_sample_that_takes_longer_than_the_trainer_waits_is_an_error(sta
         check_failed(await ask(running, name), "deadline_exceeded", "0.2 s")
         name = await submitted(running, "1.5", timeout=1e-9)
         check_failed(await ask(running, name), "deadline_exceeded", "1e-09 s")
-    assert running.engines["m"].cancelled == 1
+    engine = running.engines["m"]
+    assert engine.cancelled == len(engine.calls) <= 1  # none, where the machine stood still until the time was over
 
 
 async def test_a_key_in_the_url_opens_both_routes(start: Start) -> None:

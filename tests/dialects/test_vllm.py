@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from reward_service.errors import EngineFailed, Overloaded
+from reward_service.errors import EngineFailed
 from tests.access.configs import MODEL
 from tests.conftest import Start
+from tests.dialects.bursts import CALLS, PATIENT, let_a_burst_last
 from tests.dialects.conversations import ORDINARY, Sample
 from tests.dialects.peers import CLASSIFY, EMBEDDINGS
 from tests.scripted import ScriptedEngine
@@ -147,12 +148,12 @@ async def test_the_root_does_not_divide_by_the_temperature(start: Start) -> None
         assert (await running.http.post("/classify", json=body)).json()["data"][0]["probs"] == [1.5]
 
 
-async def test_the_root_waits_in_a_burst_and_tells_a_dead_engine(start: Start) -> None:
-    async with start(f"[limits]\nrequest_timeout_s = 0.3\n{MODEL}") as running:
+async def test_the_root_waits_in_a_burst_and_tells_a_dead_engine(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with start(PATIENT) as running:
         engine, body = running.engines["m"], {"input": "1.5", "use_activation": False}
-        engine.raises = Overloaded("no room", retry_after_s=0.05)
+        let_a_burst_last(engine, monkeypatch)
         assert (await running.http.post("/classify", json=body)).status_code == 429
-        assert len(engine.calls) >= 2
+        assert len(engine.calls) == CALLS
         engine.raises = EngineFailed("the device has failed")
         answer = await running.http.post("/classify", json=body)
         assert (answer.status_code, answer.json()["error"]["type"]) == (503, "engine_failed")

@@ -3,7 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,8 +144,23 @@ async def reached(event: threading.Event) -> None:
 
 async def queued(intake: Intake, count: int) -> None:
     """Until so many items wait or are picked ahead behind the one that keeps the device busy."""
+
+    def inside() -> int:
+        with intake.device.thread._lock:  # what is just being picked counts once
+            return len(intake.lane.waiting) + sum(key != BUSY for key, _ in intake.lane.computing)
+
+    await until(lambda: inside() >= count)
+
+
+async def shared(intake: Intake, callers: int) -> None:
+    """Until so many callers wait for one item."""
     lane = intake.lane
-    await until(lambda: len(lane.waiting) + sum(key != BUSY for key, _ in list(lane.computing)) >= count)
+
+    def most() -> int:
+        with intake.device.thread._lock:
+            return max((len(work.waiters) for work in (*lane.waiting.in_age(), *lane.computing.values())), default=0)
+
+    await until(lambda: most() >= callers)
 
 
 async def busy(intake: Intake, model: FakeModel) -> "asyncio.Task[list[Result]]":
@@ -152,6 +168,20 @@ async def busy(intake: Intake, model: FakeModel) -> "asyncio.Task[list[Result]]"
     task = score(intake, text(1, BUSY_WORD))
     await reached(model.started)
     return task
+
+
+@asynccontextmanager
+async def held_up(devices: Devices) -> AsyncIterator[None]:
+    """Another model keeps the device busy until the end of the block: what is queued in it is all there at once."""
+    model = FakeModel()
+    beside = opened(devices, model, name="beside")
+    task = await busy(beside, model)
+    try:
+        yield
+    finally:
+        model.gate.set()
+        await task
+        await beside.close()
 
 
 def value(result: Result) -> float:

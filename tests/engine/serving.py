@@ -35,7 +35,7 @@ async def serving(folder: Path | str, *, scores: ScoreCache | None = None, **opt
 
 
 async def results(engine: Engine, items: Sequence[Item]) -> list[Estimate | ItemError]:
-    return await engine.score(items, priority=Priority.ROLLOUT, deadline=time.monotonic() + 60)
+    return await engine.score(items, priority=Priority.ROLLOUT, deadline=time.monotonic() + 600)
 
 
 async def outputs(engine: Engine, *items: Item) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -1,7 +1,7 @@
 """Which work makes a batch, in each layout: properties of the pure functions."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -171,6 +171,17 @@ def test_rollouts_fill_a_batch_before_jobs() -> None:
         assert numbers(choose(layout, works, 70)) == [0, 1, 2, 4, 6, 8, 10]
 
 
+def least_s(do: Callable[[], object]) -> float:
+    """CPU time of the quickest of some tries: in the others garbage of other tests may have been collected."""
+
+    def tried_s() -> float:
+        started = time.thread_time()
+        do()
+        return time.thread_time() - started
+
+    return min(tried_s() for _ in range(5))
+
+
 @pytest.mark.parametrize("groups", [(256, 8), (2048, 1)])
 def test_the_largest_window_is_chosen_from_in_milliseconds(groups: tuple[int, int]) -> None:
     chance = np.random.default_rng(0)
@@ -180,7 +191,5 @@ def test_the_largest_window_is_chosen_from_in_milliseconds(groups: tuple[int, in
         for _ in range(groups[1])
     ]
     works = window(*rows)
-    choose(Layout.SHARED, works, 16_384)
-    started = time.thread_time()
-    choose(Layout.SHARED, works, 16_384)
-    assert time.thread_time() - started < 0.05
+    sorting_s = least_s(lambda: sorted(work.rendered.ids.tolist() for work in works))  # 4 ms of a fast machine
+    assert least_s(lambda: choose(Layout.SHARED, works, 16_384)) < 12 * sorting_s

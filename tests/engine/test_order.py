@@ -68,7 +68,7 @@ async def test_a_small_request_does_not_wait_for_all_of_a_large_one(devices: Dev
 
 
 async def test_models_share_a_device_and_a_batch_holds_one_of_them(devices: Devices, seen: Seen) -> None:
-    model, other = FakeModel(seconds=0.005), FakeModel(seconds=0.005)
+    model, other = FakeModel(), FakeModel()
     one, two = opened(devices, model, name="one", max_batch_tokens=8), opened(devices, other, name="two")
     two.lane.max_batch_tokens = 8
     other.gate.set()
@@ -77,6 +77,7 @@ async def test_models_share_a_device_and_a_batch_holds_one_of_them(devices: Devi
     await queued(one, 20)
     few = score(two, *[text(8, 100 + n) for n in range(5)])
     await queued(two, 5)
+    one.lane.served_s += 100  # far more than its batches can take: the other's turn comes whatever they take
     model.gate.set()
     await asyncio.gather(first, many, few)
     order = [name for name, _ in seen.batches]

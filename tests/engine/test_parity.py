@@ -229,7 +229,7 @@ async def test_the_reference_is_let_go(folder: Build) -> None:
     server = Server(path)
     held = models()
     await check_parity(server, config(path, parity="reference"), path)
-    assert models() == held
+    assert models() <= held  # what an earlier test left may be let go too
 
 
 async def test_a_model_that_reads_too_few_tokens_is_not_compared(

@@ -13,7 +13,7 @@ from reward_service.engine.forward import Layout
 from reward_service.engine.lanes import FAILING_BATCHES
 from reward_service.engine.rendering import Rendered
 from reward_service.errors import DeadlineExceeded, EngineFailed, NotFinite, NotReady, RenderingFailed
-from tests.engine.fakes import BAD, NAN, FakeModel, Seen, busy, opened, queued, score, text, value
+from tests.engine.fakes import BAD, NAN, FakeModel, Seen, busy, held_up, opened, queued, score, shared, text, value
 
 
 async def test_512_concurrent_items_are_answered_in_few_batches(devices: Devices, seen: Seen) -> None:
@@ -47,12 +47,18 @@ async def test_items_whose_caller_has_left_never_reach_the_device(devices: Devic
     assert model.computed == [(99,), (6, 6, 6, 6)]
 
 
-async def test_a_deadline_is_an_error_of_its_items_and_nothing_is_computed(devices: Devices) -> None:
+async def test_a_deadline_is_an_error_of_its_items_and_nothing_is_computed(
+    devices: Devices, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = FakeModel()
     intake = opened(devices, model)
     first = await busy(intake, model)
-    late = await score(intake, text(3, 5), Item(text=""), within_s=0.05)
-    assert [type(result.error) for result in late if isinstance(result, ItemError)] == [
+    late = score(intake, text(3, 5), Item(text=""), within_s=30)
+    await queued(intake, 1)
+    loop = asyncio.get_running_loop()
+    real_time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real_time() + 30)
+    assert [type(result.error) for result in await late if isinstance(result, ItemError)] == [
         DeadlineExceeded,
         RenderingFailed,
     ]
@@ -85,7 +91,7 @@ async def test_equal_items_are_computed_once_whether_queued_or_in_flight(devices
     joins = score(intake, text(1, 99))
     twins = score(intake, text(3, 5), text(3, 5), text(3, 7))
     await queued(intake, 2)
-    await asyncio.sleep(0.05)
+    await shared(intake, 2)
     model.gate.set()
     estimates = [result for result in await twins if isinstance(result, Estimate)]
     assert [float(estimate.outputs[0]) for estimate in estimates] == [5, 5, 7]
@@ -105,7 +111,7 @@ async def test_an_equal_item_survives_a_caller_that_leaves(devices: Devices) -> 
     leaves = score(intake, text(3, 5))
     await queued(intake, 1)
     stays = score(intake, text(3, 5))
-    await asyncio.sleep(0.05)
+    await shared(intake, 2)
     leaves.cancel()
     model.gate.set()
     assert value((await stays)[0]) == 5
@@ -117,7 +123,7 @@ async def test_of_equal_items_the_first_that_is_answered_bears_the_tokens(device
     intake = opened(devices, model)
     leaves = await busy(intake, model)
     stays = score(intake, text(1, 99), text(1, 99))
-    await asyncio.sleep(0.05)
+    await shared(intake, 3)
     leaves.cancel()
     model.gate.set()
     estimates = [result for result in await stays if isinstance(result, Estimate)]
@@ -162,7 +168,10 @@ async def test_a_model_is_out_of_order_after_batches_without_a_score_and_recover
     intake = opened(devices, model)
     for n in range(FAILING_BATCHES):
         assert intake.lane.failure is None
-        await score(intake, text(2 + n, BAD), text(1, BAD))
+        async with held_up(devices):
+            task = score(intake, text(2 + n, BAD), text(1, BAD))
+            await queued(intake, 2)  # a batch of both
+        await task
     assert intake.lane.failure is not None
     await score(intake, text(2, BAD), text(2, 3))
     assert intake.lane.failure is None
@@ -232,7 +241,7 @@ async def test_a_failure_to_choose_what_is_prepared_ahead_is_reported_too(device
     intake = opened(devices, model, max_batch_tokens=10)
     sound = opened(devices, other, name="sound")
     first = await busy(sound, other)  # while it runs, a full batch of the other model would be prepared
-    task = score(intake, *[text(5, 20 + n) for n in range(8)])
+    task = score(intake, *[text(10, 20 + n) for n in range(8)])  # each of them would fill it
     results = await task
     assert {type(result.error) for result in results if isinstance(result, ItemError)} == {EngineFailed}
     assert not first.done()

@@ -42,8 +42,6 @@ TEXTS = [
     "</",
     "s>",
 ]
-
-
 RENDERERS = {
     (family, mode): renderer(tokenizer_of(family), mode)
     for family in FAMILIES

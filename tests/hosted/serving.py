@@ -1,7 +1,6 @@
 """HTTP servers in the manner of vLLM, SGLang and TEI: small apps that compute real scores of a model folder."""
 
 import asyncio
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from tests.ports import HeldPort
+
 Body = dict[str, Any]
 
 
@@ -22,6 +23,7 @@ Body = dict[str, Any]
 class Host:
     """A model on a server, and how the server behaves; `calls` are the bodies that it was sent.
 
+    `gone` counts the calls whose caller went away, `unwell` how often it said that it is not healthy.
     `switches` are the names under which it knows the field that turns the sigmoid off; without any it is always on.
     `room` is how many items a call may have before it answers 503, `limit` how many tokens an item may have.
     """
@@ -42,6 +44,7 @@ class Host:
     name: str = "org/reward"
     calls: list[Body] = field(default_factory=list)
     gone: int = 0
+    unwell: int = 0
 
     def __post_init__(self) -> None:
         auto: Any = AutoModelForSequenceClassification
@@ -90,6 +93,7 @@ def _app(host: Host) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
+        host.unwell += not host.healthy
         return Response(status_code=200 if host.healthy else 500)
 
     return app
@@ -192,28 +196,22 @@ def tei_app(host: Host) -> FastAPI:
     return app
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @contextmanager
 def listening(app: Any, port: int = 0) -> Iterator[str]:
     """Serves an app from a thread of its own; the URL."""
-    settings = uvicorn.Config(
-        app, port=port or free_port(), log_level="error", lifespan="off", timeout_graceful_shutdown=1
-    )
+    settings = uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(settings)
-    thread = threading.Thread(target=server.run)
+    held = HeldPort(port)
+    url = f"http://127.0.0.1:{held.number}"
+    thread = threading.Thread(target=server.run, args=([held.socket],))
     thread.start()
     try:
         while not server.started:
             if not thread.is_alive():
                 raise AssertionError("the server does not start")
             threading.Event().wait(0.01)
-        yield f"http://127.0.0.1:{settings.port}"
+        yield url
     finally:
         server.should_exit = True
         thread.join(30)
+        held.close()

@@ -15,7 +15,8 @@ from reward_service.errors import DeadlineExceeded, EngineFailed, InvalidRequest
 from tests.engine.fakes import until
 from tests.engine.serving import HELLO, outputs, results, serving
 from tests.hosted.conftest import Build
-from tests.hosted.serving import Host, free_port, listening, vllm_app
+from tests.hosted.serving import Host, listening, vllm_app
+from tests.ports import HeldPort
 
 ITEMS = [Item(text=f"This is text number {n}, " + "with words " * (n % 7)) for n in range(64)]
 
@@ -55,6 +56,7 @@ async def test_a_server_that_breaks_gives_its_work_to_another_and_comes_back(
         first.breaks, first.healthy = True, False
         np.testing.assert_allclose(await outputs(engine, *ITEMS), expected, atol=1e-5)
         assert engine.failure is None
+        await until(lambda: first.unwell > 1)  # by then it is out of service, or its next check puts it out
         first.breaks, first.healthy = False, True
         await until(lambda: "is back in service" in caplog.text)
         second.breaks, second.healthy = True, False
@@ -78,9 +80,10 @@ async def test_without_any_server_items_are_errors_and_the_model_is_out_of_order
 
 
 async def test_a_server_that_goes_away_is_no_score(folder: Build) -> None:
-    host, port = Host(folder("bos")), free_port()
-    url = f"http://127.0.0.1:{port}"
-    with ExitStack() as stack:
+    host = Host(folder("bos"))
+    with HeldPort() as held, ExitStack() as stack:
+        port = held.number
+        url = f"http://127.0.0.1:{port}"
         stack.enter_context(listening(vllm_app(host), port))
         async with serving(host.folder, engine="http", protocol="vllm", urls=[url]) as engine:
             stack.close()
@@ -209,10 +212,11 @@ async def test_a_key_that_is_not_accepted_stops_the_start(folder: Build) -> None
 
 
 async def test_no_server_at_all_stops_the_start(folder: Build) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(NotReady, match=f"no server can be used: {url}: /health: ConnectError"):
-        async with serving(folder("bos"), engine="http", protocol="vllm", urls=[url]):
-            pass
+    with HeldPort() as held:
+        url = f"http://127.0.0.1:{held.number}"
+        with pytest.raises(NotReady, match=f"no server can be used: {url}: /health: ConnectError"):
+            async with serving(folder("bos"), engine="http", protocol="vllm", urls=[url]):
+                pass
 
 
 async def test_before_start_and_after_close_it_is_not_ready(folder: Build) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reward_service.errors import EngineFailed, JobStopped
-from reward_service.jobs import JobPlan, opened
+from reward_service.jobs import JobPlan, ServiceScorer, opened
 from reward_service.schemas import PutBaselines
 from tests.conftest import Running, Start
 from tests.jobs.files import ONE_TERM, STORED, errors, read, row, score, scored_items, write
@@ -21,8 +21,7 @@ ROWS = 60
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    rows = [row(i) if i % 10 else "not JSON" for i in range(ROWS)]
-    return write(tmp_path / "in.jsonl", rows)
+    return write(tmp_path / "in.jsonl", [row(i) if i % 10 else "not JSON" for i in range(ROWS)])
 
 
 def plan_of(source: Path, **options: Any) -> JobPlan:
@@ -254,15 +253,16 @@ async def test_a_job_that_is_told_to_stop_gives_up_what_is_not_answered_in_time(
         async def score(self, items: Any, **how: Any) -> Any:
             if len(self.calls) == 1:
                 self.gate = asyncio.Event()
+                stop.set()
             return await super().score(items, **how)
 
-    engine = Stuck("helpful")
+    engine, stop = Stuck("helpful"), asyncio.Event()
     async with start(ONE_TERM, helpful=engine) as running:
-        assert await score(running.service, plan_of(source, grace_s=0.1), stop_after=1) is None
+        with opened(plan_of(source, grace_s=0.1)) as job:
+            assert await job.run(ServiceScorer(running.service), lambda _: None, stop) is None
         assert engine.cancelled == 1
         assert 0 < len(read(work(source) / "rows.jsonl")) < 54
-        engine.gate = None
-        engine.calls = [[], [], []]
+        engine.gate, engine.calls = None, [[], [], []]
         assert await score(running.service, plan_of(source)) is not None
     assert results(source) == await undisturbed(start, source)
 

@@ -3,9 +3,9 @@
 import os
 import pty
 import re
-import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +18,11 @@ from tests.jobs.files import errors, read, row, write
 from tests.jobs.killing import check_a_job_that_is_killed, ended_when
 from tests.jobs.large_files import scripted_service
 from tests.process import COMMAND, command
+
+IN_SMALL_FILES = (
+    "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000));"
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +77,8 @@ def test_a_full_disk_stops_a_job_that_then_goes_on(url: str, tmp_path: Path) -> 
     line: list[str | Path] = ["score", source, "-o", output, "--url", url]
     unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     full = subprocess.run(
-        [*COMMAND, *map(str, line)],
+        [sys.executable, "-c", IN_SMALL_FILES, *COMMAND, *map(str, line)],
         env=unmeasured,  # the coverage of this process would not fit either
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)),
         capture_output=True,
         text=True,
         timeout=120,

@@ -25,7 +25,7 @@ def arguments(script: str, folder: Path, **environment: str) -> list[str]:
     stand_in.write_text(f"#!{sys.executable}\nimport json, sys\njson.dump(sys.argv[1:], open({str(told)!r}, 'w'))\n")
     stand_in.chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run([EXAMPLES / script], env={"PATH": path, **environment}, check=True, timeout=60)
+    subprocess.run([EXAMPLES / script], env={"PATH": path, **environment}, check=True, timeout=400)
     found: list[str] = json.loads(told.read_text())
     return found
 

@@ -96,12 +96,13 @@ async def test_canned_responses_are_scored_anew_by_the_new_weights() -> None:
 async def test_a_second_reload_of_a_model_is_refused_while_the_first_is_under_way() -> None:
     class Slow(Versioned):
         async def start(self) -> None:
+            started.set()
             await go_on.wait()
 
-    go_on = asyncio.Event()
+    started, go_on = asyncio.Event(), asyncio.Event()
     async with versions(Versioned("one"), Slow("two"), Versioned("three")) as served:
         first = asyncio.create_task(served.reload())
-        await asyncio.sleep(0.01)
+        await started.wait()
         second = await served.reload()
         assert fingerprint(await served.score("1")) == "one"
         go_on.set()
@@ -197,14 +198,15 @@ async def test_an_empty_body_is_taken_too() -> None:
 async def test_a_service_that_ends_gives_a_reload_up() -> None:
     class Stuck(Versioned):
         async def start(self) -> None:
+            started.set()
             await asyncio.Event().wait()
 
-    stuck = Stuck("two")
+    started, stuck = asyncio.Event(), Stuck("two")
     async with versions(Versioned("one"), stuck) as served:
         transport = httpx.ASGITransport(create_app(served.service), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
             asking = asyncio.create_task(http.post("/v1/models/m/reload"))
-            await asyncio.sleep(0.01)
+            await started.wait()
             await served.service.reloads.close()
             await asyncio.wait([asking])
     assert stuck.closed

@@ -12,7 +12,7 @@ CONSTANT = 0.25
 CONFIG = """
 [store]
 url = "{url}"
-timeout_s = 0.5
+timeout_s = 5.0
 
 [[models]]
 name = "helpful"

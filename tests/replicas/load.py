@@ -71,6 +71,13 @@ class Load:
             while any(self.answered[who, kind] < before[who, kind] + 2 for who in self._replicas for kind in kinds):
                 await asyncio.sleep(0.02)
 
+    async def again_refused(self, kind: str) -> None:
+        """Return when one more request of the kind has been told that the store is away."""
+        before = self.outcomes[kind, "store_unavailable"]
+        async with asyncio.timeout(30):
+            while self.outcomes[kind, "store_unavailable"] == before:
+                await asyncio.sleep(0.02)
+
     async def _work(self, kinds: Sequence[Callable[[int], Awaitable[None]]]) -> None:
         for kind in itertools.cycle(kinds):
             if self._stopping:

@@ -18,17 +18,21 @@ TIMEOUT_S = 0.5
 OUTAGES = 1
 OUTAGE_S = 1.0
 FROZEN_S = 2.2
+PATIENT_S = 5.0
+"""The store's limit of time where it is not what a test is about: a busy disk or machine is no outage."""
 NEEDS_NO_STORE = ("given", "constant", "canned", "raw")
 
 
 @asynccontextmanager
-async def replicas(start: Start, url: str) -> AsyncIterator[list[httpx.AsyncClient]]:
+async def replicas(start: Start, url: str, timeout_s: float = PATIENT_S) -> AsyncIterator[list[httpx.AsyncClient]]:
     """Two services on the store, in which the references of all prompts are."""
-    config = CONFIG.format(url=url).replace("timeout_s = 0.5", f"timeout_s = {TIMEOUT_S}")
+    config = CONFIG.format(url=url)
+    async with start(config) as patient:
+        stored = await patient.http.put("/v1/baselines", json=written())
+        assert stored.status_code == 200, stored.text
+    config = config.replace(f"timeout_s = {PATIENT_S}", f"timeout_s = {timeout_s}")
     async with start(config) as here, start(config) as there:
         running: tuple[Running, Running] = here, there
-        stored = await here.http.put("/v1/baselines", json=written())
-        assert stored.status_code == 200, stored.text
         yield [one.http for one in running]
 
 
@@ -59,6 +63,7 @@ async def test_a_store_that_is_killed_and_comes_back(start: Start, tmp_path: Pat
                     server.kill()
                     for said in await unready(clients):
                         assert said.startswith(f"the store {server.url} failed: ")
+                    await load.again_refused("stored")
                     await asyncio.sleep(OUTAGE_S)
                     server.start()
                     await load.again_answered()
@@ -69,7 +74,7 @@ async def test_a_store_that_is_killed_and_comes_back(start: Start, tmp_path: Pat
 
 async def test_a_store_that_is_frozen_for_two_seconds(start: Start, tmp_path: Path) -> None:
     with RedisServer(tmp_path) as server:
-        async with replicas(start, server.url) as clients:
+        async with replicas(start, server.url, TIMEOUT_S) as clients:
             load = Load(clients)
             async with load.running(WORKERS):
                 for _ in range(OUTAGES):
@@ -77,6 +82,7 @@ async def test_a_store_that_is_frozen_for_two_seconds(start: Start, tmp_path: Pa
                     server.pause()
                     for said in await unready(clients):
                         assert f"no answer within {TIMEOUT_S:g} s" in said
+                    await load.again_refused("stored")
                     await asyncio.sleep(FROZEN_S)
                     server.resume()
                     await load.again_answered()
@@ -85,7 +91,10 @@ async def test_a_store_that_is_frozen_for_two_seconds(start: Start, tmp_path: Pa
 
 
 async def test_a_store_that_takes_two_seconds_for_each_answer(start: Start, redis_server: RedisServer) -> None:
-    async with SlowProxy(redis_server.port) as proxy, replicas(start, f"redis://127.0.0.1:{proxy.port}") as clients:
+    async with (
+        SlowProxy(redis_server.port) as proxy,
+        replicas(start, f"redis://127.0.0.1:{proxy.port}", TIMEOUT_S) as clients,
+    ):
         load = Load(clients)
         async with load.running(WORKERS):
             for _ in range(OUTAGES):
@@ -93,6 +102,7 @@ async def test_a_store_that_takes_two_seconds_for_each_answer(start: Start, redi
                 proxy.delay_s = 2.0
                 for said in await unready(clients):
                     assert f"no answer within {TIMEOUT_S:g} s" in said
+                await load.again_refused("stored")
                 await asyncio.sleep(OUTAGE_S)
                 proxy.delay_s = 0.0
                 await load.again_answered()
@@ -110,6 +120,7 @@ async def test_a_store_that_is_full_is_read_and_refuses_writes(start: Start, tmp
                     refused = await clients[0].put("/v1/baselines", json=written("other"))
                     assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
                     assert "is full (maxmemory)" in refused.json()["detail"]
+                    await load.again_refused("merge")
                     await asyncio.sleep(OUTAGE_S)
                     server.command("CONFIG", "SET", "maxmemory", "0")
                     await load.again_answered()

@@ -14,7 +14,7 @@ from reward_service.rewards.aggregation import AGGREGATIONS, check_terms
 from reward_service.rewards.scales import Scale, Values, negate
 from reward_service.rewards.transforms import TRANSFORMS, log_sigmoid, sigmoid_centered
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 margin = st.floats(-1e4, 1e4)
 columns = st.lists(margin, min_size=1, max_size=6)
 MARGINS = (1e4, -1e4, 0.0, 50.0, -50.0, 745.0, 800.0)

@@ -15,7 +15,7 @@ from reward_service.rewards.scales import Array
 from reward_service.rewards.transforms import log_sigmoid
 from tests.rewards import pinned
 
-quick = settings(deadline=None, max_examples=100)
+quick = settings(max_examples=100)
 TRL, VERL = RULES["trl"], RULES["verl"]
 NAN = float("nan")
 reward = st.one_of(st.floats(-1e6, 1e6), st.just(NAN))

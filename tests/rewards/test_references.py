@@ -19,7 +19,7 @@ from reward_service.rewards.references import (
     summarise,
 )
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 reward = st.floats(-1e4, 1e4)
 row = st.lists(reward, min_size=1, max_size=40).map(lambda rows: np.array(rows, dtype=np.float64))
 quantiles = st.floats(0.01, 0.99)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from reward_service.rewards.scales import Scale, Values, check_clip, clip, log1mexp, negate
 from reward_service.rewards.transforms import TRANSFORMS, log_sigmoid, sigmoid_centered
 
-quick = settings(deadline=None, max_examples=100)
+quick = settings(max_examples=100)
 margins = st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=8).map(lambda rows: np.array(rows, dtype=np.float64))
 
 

@@ -24,7 +24,7 @@ from reward_service.rewards.transforms import (
     win_rate,
 )
 
-quick = settings(deadline=None, max_examples=60)
+quick = settings(max_examples=60)
 reward = st.floats(-1e4, 1e4)
 row = st.lists(reward, min_size=2, max_size=20).map(lambda rows: np.array(rows, dtype=np.float64))
 conversations = st.lists(st.tuples(reward, reward, row), min_size=1, max_size=6)

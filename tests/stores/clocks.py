@@ -4,6 +4,9 @@ from typing import Protocol
 
 from tests.redis_server import RedisServer
 
+PATIENT_S = 30.0
+"""How long a store waits for Redis where its patience is not what a test is about."""
+
 AGE_ALL = """
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local left = redis.call('PTTL', key)

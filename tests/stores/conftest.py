@@ -7,14 +7,14 @@ import pytest
 
 from reward_service.stores import MemoryStore, SqliteStore, Store, open_store
 from tests.redis_server import RedisServer
-from tests.stores.clocks import Clock, RedisClock, SetClock
+from tests.stores.clocks import PATIENT_S, Clock, RedisClock, SetClock
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, Clock]:
     if request.param == "redis":
         server: RedisServer = request.getfixturevalue("redis_server")
-        return open_store(server.url), RedisClock(server)
+        return open_store(server.url, timeout_s=PATIENT_S), RedisClock(server)
     clock = SetClock()
     if request.param == "memory":
         return MemoryStore(clock=clock), clock

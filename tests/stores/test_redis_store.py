@@ -5,6 +5,7 @@ import itertools
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import pytest
 
 from reward_service.stores import Store, open_store
 from tests.redis_server import RedisServer
+from tests.stores.clocks import PATIENT_S
 
 COUNT_TO_50 = """
 import asyncio, sys
 from reward_service.stores import open_store
 
 async def main():
-    store = open_store(sys.argv[1])
+    store = open_store(sys.argv[1], timeout_s=float(sys.argv[2]))
     for _ in range(50):
         await store.update(["count"], lambda values: [str(int(values[0] or b"0") + 1).encode()])
     await store.close()
@@ -29,7 +31,7 @@ asyncio.run(main())
 
 @pytest.fixture
 async def store(redis_server: RedisServer) -> AsyncIterator[Store]:
-    store = open_store(redis_server.url)
+    store = open_store(redis_server.url, timeout_s=PATIENT_S)
     await store.ping()
     redis_server.command("CONFIG", "RESETSTAT")
     yield store
@@ -67,7 +69,8 @@ async def test_a_server_that_forgot_the_scripts_is_taught_them_again(store: Stor
 
 
 def test_processes_that_update_one_key_at_once_lose_nothing(redis_server: RedisServer) -> None:
-    processes = [subprocess.Popen([sys.executable, "-c", COUNT_TO_50, redis_server.url]) for _ in range(3)]
+    line = [sys.executable, "-c", COUNT_TO_50, redis_server.url, str(PATIENT_S)]
+    processes = [subprocess.Popen(line) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert redis_server.command("GET", "{rw}count") == b"150"
 
@@ -108,10 +111,10 @@ async def test_many_calls_at_once_use_few_connections(store: Store, redis_server
 
 async def test_what_a_policy_takes_lies_in_the_server_as_the_docs_say(store: Store, redis_server: RedisServer) -> None:
     await store.put_many({"rows/b": b"1", "rows/a": b"1"})
-    await store.put_many({"score/c": b"1"}, ttl_s=100)
+    await store.put_many({"score/c": b"1"}, ttl_s=100_000)
     assert sorted(redis_server.command("KEYS", "*")) == [b"{rw}", b"{rw}rows/a", b"{rw}rows/b", b"{rw}score/c"]
     assert redis_server.command("ZRANGE", "{rw}", 0, -1) == [b"{rw}rows/a", b"{rw}rows/b"]
-    assert 99_000 < redis_server.command("PTTL", "{rw}score/c") <= 100_000
+    assert 99_900_000 < redis_server.command("PTTL", "{rw}score/c") <= 100_000_000
     await store.update(["rows/a", "rows/b"], lambda values: [None, None])
     assert redis_server.command("KEYS", "*") == [b"{rw}score/c"]
 
@@ -140,7 +143,7 @@ async def test_a_server_that_drops_baselines_when_it_is_full_is_told_of_once(
 ) -> None:
     caplog.set_level(logging.WARNING, "reward_service")
     with RedisServer(tmp_path, ["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]) as server:
-        store = open_store(server.url)
+        store = open_store(server.url, timeout_s=PATIENT_S)
         for _ in range(2):
             await store.ping()
         await store.close()
@@ -149,15 +152,18 @@ async def test_a_server_that_drops_baselines_when_it_is_full_is_told_of_once(
 
 async def test_updates_that_share_no_key_do_not_wait_for_each_other(store: Store) -> None:
     order = itertools.count()
+    changing, go_on = threading.Event(), threading.Event()
 
     def slow(values: list[bytes | None]) -> list[bytes | None]:
-        asyncio.run(asyncio.sleep(0.2))
+        changing.set()
+        go_on.wait(PATIENT_S)
         return [b"%d" % next(order)]
 
     def quick(values: list[bytes | None]) -> list[bytes | None]:
         return [b"%d" % next(order)]
 
     first = asyncio.create_task(store.update(["slow"], slow))
-    await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(changing.wait, PATIENT_S)
     assert await store.update(["quick"], quick) == [b"0"]
+    go_on.set()
     assert await first == [b"1"]

@@ -11,13 +11,14 @@ import pytest
 
 from reward_service.errors import StoreUnavailable
 from reward_service.stores import SqliteStore
+from tests.stores.clocks import SetClock
 
 COUNT_TO_50 = """
 import asyncio, sys
 from reward_service.stores import SqliteStore
 
 async def main():
-    store = SqliteStore(sys.argv[1])
+    store = SqliteStore(sys.argv[1], busy_timeout_s=120)
     for _ in range(50):
         await store.update(["count"], lambda values: [str(int(values[0] or b"0") + 1).encode()])
     await store.close()
@@ -27,11 +28,13 @@ asyncio.run(main())
 
 
 async def test_values_survive_a_restart(tmp_path: Path) -> None:
-    first = SqliteStore(tmp_path / "store.db")
+    clock = SetClock()
+    first = SqliteStore(tmp_path / "store.db", clock=clock)
     await first.put_many({"a": b"\0\xff"})
-    await first.put_many({"gone": b"1"}, ttl_s=0.001)
+    await first.put_many({"gone": b"1"}, ttl_s=10)
     await first.close()
-    second = SqliteStore(tmp_path / "store.db")
+    await clock.advance(10)
+    second = SqliteStore(tmp_path / "store.db", clock=clock)
     assert await second.get_many(["a", "gone"]) == [b"\0\xff", None]
     await second.close()
 

@@ -46,11 +46,11 @@ async def test_forty_thousand_keys_go_in_one_call(store: Store) -> None:
 
 
 async def test_an_item_expires(store: Store, clock: Clock) -> None:
-    await store.put_many({"short": b"1"}, ttl_s=10)
-    await store.put_many({"long": b"2"}, ttl_s=20)
-    await clock.advance(9)
+    await store.put_many({"short": b"1"}, ttl_s=1000)
+    await store.put_many({"long": b"2"}, ttl_s=2000)
+    await clock.advance(900)
     assert await store.get_many(["short", "long"]) == [b"1", b"2"]
-    await clock.advance(1)
+    await clock.advance(100)
     assert await store.get_many(["short", "long"]) == [None, b"2"]
     assert await store.update(["short"], increment) == [b"1"]
     await clock.advance(1000)
@@ -58,22 +58,22 @@ async def test_an_item_expires(store: Store, clock: Clock) -> None:
 
 
 async def test_of_those_that_add_a_key_at_once_one_is_told_that_it_wrote(store: Store, clock: Clock) -> None:
-    added = await asyncio.gather(*(store.add_many({"a": b"%d" % i, f"own/{i}": b""}, ttl_s=10) for i in range(20)))
+    added = await asyncio.gather(*(store.add_many({"a": b"%d" % i, f"own/{i}": b""}, ttl_s=900) for i in range(20)))
     assert [own for _, own in added] == [True] * 20
     assert [first for first, _ in added].count(True) == 1
     winner = [first for first, _ in added].index(True)
     assert await store.get_many(["a"]) == [b"%d" % winner]
-    await clock.advance(10)
+    await clock.advance(900)
     assert await store.get_many(["a", "own/3"]) == [None, None]
-    assert await store.add_many({"a": b"later"}, ttl_s=10) == [True]
+    assert await store.add_many({"a": b"later"}, ttl_s=900) == [True]
 
 
 async def test_adding_leaves_what_is_there_with_its_expiry(store: Store, clock: Clock) -> None:
     await store.put_many({"lasting": b"1", "c": b""})
-    await store.put_many({"short": b"1"}, ttl_s=10)
-    assert await store.add_many({"lasting": b"2", "short": b"2", "new": b"2"}, ttl_s=100) == [False, False, True]
+    await store.put_many({"short": b"1"}, ttl_s=900)
+    assert await store.add_many({"lasting": b"2", "short": b"2", "new": b"2"}, ttl_s=2000) == [False, False, True]
     assert await store.add_many({}, ttl_s=1) == []
-    await clock.advance(10)
+    await clock.advance(900)
     assert await store.get_many(["lasting", "short", "new"]) == [b"1", None, b"2"]
 
 
@@ -88,9 +88,9 @@ async def test_a_put_without_ttl_ends_an_earlier_expiry(store: Store, clock: Clo
 async def test_an_update_that_leaves_a_value_keeps_its_expiry_and_a_new_value_does_not_expire(
     store: Store, clock: Clock
 ) -> None:
-    await store.put_many({"kept": b"1", "new": b"1"}, ttl_s=10)
+    await store.put_many({"kept": b"1", "new": b"1"}, ttl_s=900)
     await store.update(["kept", "new"], lambda values: [values[0], b"2"])
-    await clock.advance(10)
+    await clock.advance(900)
     assert await store.get_many(["kept", "new"]) == [None, b"2"]
 
 

@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from reward_service.config import parse_config
 from reward_service.errors import ConfigError
 from reward_service.telemetry import RequestContext, Stage, Traces, open_traces, working_for
+from tests.access.serving import until
 from tests.telemetry.test_metrics import asked
 from tests.telemetry.watched import Watched
 
@@ -46,7 +47,7 @@ def test_a_request_is_a_trace_with_a_span_for_each_part(watched: Watched) -> Non
     assert scores.keys() == {"helpful", "harmless"}
     rendered = [span.parent_span_id for span in of_trace if span.name == "render"]
     assert sorted(rendered) == sorted(span.span_id for span in scores.values())
-    assert f'"trace_id":"{TRACE}"' in watched.service.printed
+    until(lambda: f'"trace_id":"{TRACE}"' in watched.service.printed)
     assert watched.collector.services == {"reward-service"}
     assert "secret" not in str(watched.collector.requests)
 

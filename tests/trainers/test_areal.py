@@ -6,11 +6,12 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 
 from reward_service.client import ScoringFailed, Unavailable
 from reward_service.client.trainers.areal import RewardFn, reward_fn
-from tests.client.scripted import Replica, item_error, served
+from tests.client.scripted import LATER, Replica, item_error, problem, served
 from tests.trainers.conftest import ANSWERS, GIRAFFE, NOBODY, Reward
 
 PROMPT = f"<|im_start|>user\n{GIRAFFE}<|im_end|>\n<|im_start|>assistant\n"
@@ -62,16 +63,19 @@ async def test_an_outage_fails_every_call_in_the_queue_and_makes_no_zero(pool: P
 
 def test_a_service_that_fails_every_conversation_is_an_outage_too() -> None:
     """Such a call takes all its time, as one that nobody answers."""
-    replica = Replica(items={"": [item_error(503, "store_unavailable")] * 99})
-    with served(replica) as url:
-        function = RewardFn(url=url, deadline_s=1.0)
-        with pytest.raises(ScoringFailed, match="store_unavailable"):
-            function(PROMPT, "Very.<|im_end|>", [1], [2])
-        tries = len(replica.requests)
-        for _ in range(3):
+    replica, sent = Replica(items={"": [item_error(503, "store_unavailable")] * 99}), 0
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal sent
+        sent += 1
+        return replica(request) if sent < 3 else problem(503, "not_ready", LATER)
+
+    with served(answer) as url:
+        function = RewardFn(url=url)
+        for _ in range(4):
             with pytest.raises(ScoringFailed, match="store_unavailable"):
                 function(PROMPT, "Very.<|im_end|>", [1], [2])
-    assert len(replica.requests) == tries > 1
+    assert sent == 3
 
 
 @pytest.mark.parametrize("value", ["none", -1.0])

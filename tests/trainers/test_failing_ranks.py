@@ -38,7 +38,7 @@ def saw(
 ) -> dict[str, list[dict[str, Any]]]:
     """What the ranks without a launcher saw, by the client's `on_failure`."""
     with started(live_service.url, "tests.trainers.rank", tmp_path_factory.mktemp("ranks")) as process:
-        out, errors = process.communicate(timeout=200)
+        out, errors = process.communicate(timeout=500)
     seen = [json.loads(line) for line in out.splitlines()]
     assert seen, errors
     return {
@@ -62,7 +62,7 @@ def test_a_rank_that_raises_and_stays_holds_the_other_until_the_groups_timeout(
 
 
 def test_a_rank_that_raises_ends_the_other_and_the_run(torchrun: subprocess.Popen[str]) -> None:
-    out, errors = torchrun.communicate(timeout=200)
+    out, errors = torchrun.communicate(timeout=500)
     assert torchrun.returncode == 1
     assert "Unavailable: POST /v1/score of 2 conversations: no answer in" in errors
     assert "rank      : 1 (local_rank: 1)" in errors.partition("Root Cause")[2]
@@ -73,6 +73,6 @@ def test_a_rank_that_raises_ends_the_other_and_the_run(torchrun: subprocess.Pope
 def test_the_python_of_the_page_runs(live_service: ServiceProcess) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     code = code.replace("http://127.0.0.1:8000", live_service.url)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\[-\d\.\d+\]\n", done.stdout)

@@ -14,7 +14,7 @@ import pytest
 
 from reward_service.client import Client, ExpectationFailed, ScoringFailed
 from reward_service.client.trainers.trl import reward_func, reward_functions, sync_reward_func, term_functions
-from tests.client.scripted import problem, served
+from tests.client.scripted import LATER, problem, served
 from tests.trainers.conftest import ANSWERS, GIRAFFE, NOBODY, Reward
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": GIRAFFE}]
@@ -47,7 +47,7 @@ class Relay:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         if self.is_away:
-            return problem(503, "not_ready")
+            return problem(503, "not_ready", LATER)
         self.sent.append(json.loads(request.content))
         answer = httpx.post(f"{self._service_url}{request.url.path}", json=self.sent[-1], timeout=60)
         return httpx.Response(answer.status_code, json=answer.json())
@@ -118,7 +118,7 @@ async def test_a_conversation_that_fails_is_none_or_stops_the_step_and_is_never_
 
 
 async def test_a_step_without_the_service_logs_the_columns_of_the_steps_before(relay: Relay) -> None:
-    function = reward_func(relay.url, on_failure="none", deadline_s=1)
+    function = reward_func(relay.url, on_failure="none")
     before, after = Log(), Log()
     assert None not in await function(**batch(), **before.arguments)
     relay.is_away = True

@@ -10,8 +10,9 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "trl_grpo.py"
 
 def test_the_example_starts_the_demo_trains_and_says_where_its_numbers_came_from() -> None:
     command = [sys.executable, str(EXAMPLE), "--demo", "--steps", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    told = re.sub(r"waiting \d+ s for .*\n", "", done.stderr)  # a busy machine is no warning here
+    assert (done.returncode, told) == (0, "")
     header, *steps = done.stdout.split("\n\n")[0].splitlines()
     assert header.split() == ["step", "reward"] + [
         f"{term}/{number}" for term in ("harmless", "helpful") for number in ("raw", "transformed")

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import re
 import signal
-import socket
 import threading
 import time
 import traceback
@@ -17,6 +16,7 @@ import pytest
 from reward_service.client import ExpectationFailed, Unavailable
 from reward_service.client.trainers.trl import reward_func
 from reward_service.demo import FOLDER
+from tests.ports import HeldPort
 from tests.process import ServiceProcess, demo_toml
 from tests.trainers.trl_runs import AtStep, grpo
 
@@ -27,9 +27,8 @@ class Restarted:
     """A service that can be killed and started again at the same URL, with another configuration if need be."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        self._port = HeldPort()
+        port = self._port.number
         self.url = f"http://127.0.0.1:{port}"
         self._config = demo_toml(folder)
         self.rewrite("port = 0", f"port = {port}")
@@ -58,10 +57,15 @@ class Restarted:
         self._start = threading.Timer(seconds, self.start)
         self._start.start()
 
-    def close(self) -> None:
+    def settle(self) -> None:
+        """Wait for the start that `kill_for` left for later."""
         if self._start is not None:
             self._start.join()
+
+    def close(self) -> None:
+        self.settle()
         self._processes.close()
+        self._port.close()
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,7 @@ def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restarted]:
 
 @pytest.fixture
 def service(restarted: Restarted) -> Restarted:
+    restarted.settle()
     restarted.start()
     return restarted
 

@@ -96,7 +96,7 @@ class AtStep(TrainerCallback):
 def samples(url: str, labelled: str) -> Counter[str]:
     """The service's metrics with a label of this value: name, for a bucket with its bound, to value."""
     found: Counter[str] = Counter()
-    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
+    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=60).text):
         for one in family.samples:
             if labelled in one.labels.values():
                 bound = f"[{float(one.labels['le']):g}]" if "le" in one.labels else ""

@@ -1,5 +1,6 @@
 """A real vLLM server as a process, and a proxy that spoils what is sent to it."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from typing import Any, Self
 import httpx
 from fastapi import FastAPI, Request, Response
 
-from tests.hosted.serving import free_port
+from tests.ports import HeldPort
 
-START_S = 240
+START_S = 600
+GONE = (FileNotFoundError, ProcessLookupError)
+"""What reading of a process or thread raises that has ended, before and after its file was opened."""
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "0-1", "OMP_NUM_THREADS": "2"}
 
 
@@ -23,7 +26,8 @@ class VllmServer:
     """vLLM's own server of a model folder until the end of the block; `url` is where it listens."""
 
     def __init__(self, folder: Path, log: Path) -> None:
-        self.port = free_port()
+        self._held = HeldPort()
+        self.port = self._held.number
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = folder
         self._log = log
@@ -52,17 +56,20 @@ class VllmServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.terminate()
-        self._process.wait(60)
+        self._process.wait(240)
+        self._held.close()
 
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started."""
-    return [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(*GONE):  # a thread that has just ended
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
-def still_running(pids: list[int], within_s: float = 20) -> list[int]:
+def still_running(pids: list[int], within_s: float = 60) -> list[int]:
     """Those that have not ended after a while."""
     until = time.monotonic() + within_s
     while (left := [pid for pid in pids if _runs(pid)]) and time.monotonic() < until:
@@ -73,7 +80,7 @@ def still_running(pids: list[int], within_s: float = 20) -> list[int]:
 def _runs(pid: int) -> bool:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except GONE:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
 

@@ -30,6 +30,8 @@ NOISE_COUNT = 100
 MAX_TOKENS = 2048
 NOISES = 3.0
 """vLLM may be so many times as far from float32 as bfloat16 takes Transformers itself."""
+CHANCE_TIES = 1
+"""Two of 500 different float32 are equal once in 500 runs; of 500 that were rounded to half precision over 100 are."""
 
 
 def conversations() -> list[list[dict[str, Any]]]:
@@ -113,7 +115,7 @@ def in_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name in MODELS
     )
     file = folder / "service.toml"
-    file.write_text(f'[server]\nport = 0\n[store]\nurl = "memory://"\n{models}')
+    file.write_text(f'[server]\nport = 0\n[limits]\nrequest_timeout_s = 600\n[store]\nurl = "memory://"\n{models}')
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
             patch.setitem(os.environ, name, value)
@@ -145,14 +147,14 @@ async def test_vllm_in_process_scores_what_transformers_scores(
     in_process: str,
 ) -> None:
     body = {"objective": model, "conversations": [{"messages": item.messages} for item in items]}
-    async with httpx.AsyncClient(timeout=240) as client:
+    async with httpx.AsyncClient(timeout=600) as client:
         answer = (await client.post(f"{in_process}/v1/score", json=body)).raise_for_status().json()
     found = np.array([score["terms"][0]["raw"] for score in answer["scores"]])
     difference = np.abs(found - reference).max()
     print(f"{model}: in process {difference:.4g} from float32, bfloat16 noise {noise:.4g}, {ties(found)} ties")
     assert answer["models"][model]["engine"] == "vllm"
     assert difference <= NOISES * noise
-    assert ties(found) <= ties(np.array([one.outputs[0] for one in expected]))
+    assert ties(found) <= ties(np.array([one.outputs[0] for one in expected])) + CHANCE_TIES
     assert answer["usage"]["tokens"] == sum(one.tokens for one in expected)
 
 
@@ -172,7 +174,7 @@ async def test_vllm_over_http_scores_what_transformers_scores(
     difference = np.abs(found - reference).max()
     print(f"{model}: over HTTP {difference:.4g} from float32, bfloat16 noise {noise:.4g}, {ties(found)} ties")
     assert difference <= NOISES * noise
-    assert ties(found) <= ties(np.array([one.outputs[0] for one in expected]))
+    assert ties(found) <= ties(np.array([one.outputs[0] for one in expected])) + CHANCE_TIES
     assert [one.tokens for one in estimates] == [one.tokens for one in expected]
     assert [one.response_tokens for one in estimates] == [one.response_tokens for one in expected]
 
@@ -181,9 +183,9 @@ async def test_one_conversation_that_vllm_cannot_read_stands_beside_its_neighbou
     good = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
     long = {"messages": [{"role": "user", "content": "word " * 5000}, {"role": "assistant", "content": "Hello."}]}
     body = {"objective": MODELS[0], "conversations": [good, long, good]}
-    async with httpx.AsyncClient(timeout=60) as client:
+    async with httpx.AsyncClient(timeout=240) as client:
         first, bad, last = (await client.post(f"{in_process}/v1/score", json=body)).json()["scores"]
-    assert first["reward"] == last["reward"]
+    assert first["reward"] == pytest.approx(last["reward"], abs=0.02)  # vLLM may put them into one batch or two
     assert bad["error"]["code"] == "conversation_too_long"
 
 
@@ -232,12 +234,12 @@ async def test_trailing_pad_tokens_are_not_pooled(servers: dict[str, str], in_pr
     options: dict[str, Any] = {"engine": "http", "protocol": "vllm", "urls": [servers[name]], "dtype": "bfloat16"}
     async with serving(folder, **options) as engine:
         over_http = [one for one in await results(engine, items) if isinstance(one, Estimate)]
-    card = httpx.get(f"{servers[name]}/v1/models", timeout=60).json()["data"][0]
+    card = httpx.get(f"{servers[name]}/v1/models", timeout=240).json()["data"][0]
     ids = [tokenizer(text)["input_ids"] for text in (plain, padded)]
     body = {"model": card["id"], "input": ids, "use_activation": False}
-    sent = httpx.post(f"{servers[name]}/classify", json=body, timeout=60).json()["data"]
+    sent = httpx.post(f"{servers[name]}/classify", json=body, timeout=240).json()["data"]
     asked = {"objective": name, "conversations": [{"text": plain}, {"text": padded}]}
-    here = httpx.post(f"{in_process}/v1/score", json=asked, timeout=60).json()["scores"]
+    here = httpx.post(f"{in_process}/v1/score", json=asked, timeout=240).json()["scores"]
     assert abs(sent[0]["probs"][0] - sent[1]["probs"][0]) > 0.1
     assert over_http[0].outputs == pytest.approx(over_http[1].outputs, abs=0.02)
     assert over_http[1].tokens == len(ids[1])
