@@ -25,7 +25,7 @@ test: $(INSTALLED) redis  ## format, lint, types, tests with coverage
 	$(BIN)/python -m pytest $(TESTERS) --cov --cov-report=term $(ARGS)
 
 test-vllm: $(VLLM_INSTALLED)  ## the same models in a real vLLM on the CPU, which needs an environment of its own
-	$(VLLM)/bin/python -m pytest tests/vllm --timeout 900 $(ARGS)
+	$(VLLM)/bin/python -m pytest tests/vllm --timeout 1800 $(ARGS)
 
 test-trainers: $(INSTALLED) $(TRAINER_ENVIRONMENTS:%=$(TRAINERS)/%/.installed)  ## trainers' own code against the service
 	for one in $(TRAINER_ENVIRONMENTS); do \

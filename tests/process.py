@@ -17,7 +17,7 @@ COMMAND = [sys.executable, "-m", "reward_service.cli"]
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     line = [*COMMAND, *(str(argument) for argument in arguments)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=240)
+    return subprocess.run(line, capture_output=True, text=True, timeout=500)
 
 
 def demo_toml(folder: Path) -> Path:
