@@ -42,7 +42,7 @@ class Queue(Protocol):
         """Queues an item behind `ahead` tokens of its own request; cancelling the answer takes it out."""
 
     def together(self) -> AbstractContextManager[object]:
-        """No batch takes a part of what is submitted in the block."""
+        """What is submitted in the block is there at once for those who make batches in this process."""
 
     def shut(self) -> None:
         """Takes no more; nothing is inside."""
